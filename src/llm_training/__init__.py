@@ -1,0 +1,1 @@
+"""From raw text to a served language model of your own."""

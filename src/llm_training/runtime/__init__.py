@@ -1,0 +1,1 @@
+"""The machine: devices and precision, ranks, seeds, signals, the allocator, measured peaks."""

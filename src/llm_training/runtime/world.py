@@ -1,0 +1,116 @@
+"""The ranks of a run: one process on a laptop, or what torchrun started.
+
+Values travel between ranks as tensors of numbers or as JSON bytes, never as pickles. Every process group has an
+explicit time-out, so that a lost rank ends the others instead of leaving them waiting for half an hour.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from llm_training.errors import ConfigError, PeerError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among the ranks. ``size`` counts all ranks, ``local_size`` those on this machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, *values: float) -> list[float]:
+        """Element-wise sum over ranks, in fp64."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=_collective_device())
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def any(self, is_true: bool) -> bool:
+        """True on every rank when it is true on any."""
+        return self.sum(float(is_true))[0] > 0
+
+    def broadcast(self, value: object) -> object:
+        """Rank 0's JSON-able value on every rank."""
+        if self.size == 1:
+            return value
+        device = _collective_device()
+        payload = torch.tensor(list(json.dumps(value).encode()) if self.is_main else [], dtype=torch.uint8, device=device)
+        length = torch.tensor([payload.numel()], dtype=torch.int64, device=device)
+        dist.broadcast(length, src=0)
+        if not self.is_main:
+            payload = torch.empty(int(length.item()), dtype=torch.uint8, device=device)
+        dist.broadcast(payload, src=0)
+        return json.loads(bytes(payload.cpu().tolist()))
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self.size > 1:
+            dist.barrier()
+
+    def require_equal(self, what: str, value: str) -> None:
+        """Refuse to go on when ranks disagree about a value (configuration, data fingerprint, checkpoint).
+
+        Raises:
+            ConfigError: naming what differs.
+        """
+        if self.any(self.broadcast(value) != value):
+            raise ConfigError(f"ranks disagree about {what}", where=f"rank {self.rank}", remedy="start all ranks with the same command and data")
+
+
+def _collective_device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def read_world(environ: dict[str, str] | os._Environ[str] = os.environ) -> World:
+    """The place torchrun (or a compatible launcher) gave this process, from its environment variables."""
+    try:
+        size = int(environ.get("WORLD_SIZE", "1"))
+        return World(
+            rank=int(environ.get("RANK", "0")),
+            size=size,
+            local_rank=int(environ.get("LOCAL_RANK", "0")),
+            local_size=int(environ.get("LOCAL_WORLD_SIZE", str(size))),
+        )
+    except ValueError as error:
+        raise ConfigError(f"RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers ({error})", where="environment", remedy="start with torchrun") from None
+
+
+@contextlib.contextmanager
+def process_group(world: World, *, backend: str, device_kind: str, timeout_seconds: float) -> Iterator[World]:
+    """Join the process group for the block; a single process joins nothing.
+
+    Raises:
+        PeerError: the rendezvous failed or a rank was lost.
+    """
+    if world.size == 1:
+        yield world
+        return
+    chosen = {"auto": "nccl" if device_kind == "cuda" else "gloo"}.get(backend, backend)
+    address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+    try:
+        dist.init_process_group(chosen, timeout=datetime.timedelta(seconds=timeout_seconds))
+    except (RuntimeError, ValueError) as error:
+        raise PeerError(f"rank {world.rank} could not join {world.size} ranks ({error})", where=address, remedy="check the launcher") from error
+    try:
+        yield world
+    except RuntimeError as error:
+        if "gloo" in str(error).lower() or "nccl" in str(error).lower() or "connection" in str(error).lower():
+            raise PeerError(f"rank {world.rank} lost another rank ({error})", where=address, remedy="start again to resume") from error
+        raise
+    finally:
+        dist.destroy_process_group()
