@@ -1,0 +1,27 @@
+"""The ``cache`` section: how token chunks are stored, packed and grown."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from llm_training.config.section import Section
+
+PackingStrategy = Literal["best_fit", "first_fit", "greedy", "none"]
+Compression = Literal["lz4", "zstd", "none"]
+Growth = Literal["resume", "off"]
+
+
+class CacheConfig(Section):
+    """The packed token cache, shared by runs."""
+
+    dir: Annotated[str, Field(min_length=1, description="directory of the cache, shared by runs")] = "cache"
+    name: Annotated[str | None, Field(description="name of the dataset in the cache; empty: from the sources")] = None
+    sequence_length: Annotated[int | None, Field(ge=2, le=1_048_576, description="targets per row, tokens; empty: chosen by the size dial")] = None
+    packing_strategy: Annotated[PackingStrategy, Field(description="how documents fill rows")] = "best_fit"
+    compression: Annotated[Compression, Field(description="compression of the chunks")] = "lz4"
+    chunk_bytes: Annotated[int, Field(ge=10_000, le=2**31 - 1, description="text per chunk, bytes")] = 8_388_608
+    workers: Annotated[int, Field(ge=0, le=1_024, description="processes that build chunks; 0: one per usable core")] = 0
+    growth: Annotated[Growth, Field(description="resume: take in new chunks when a run resumes; off: keep the recorded total")] = "resume"
+    validation: Annotated[bool, Field(description="check sizes and hashes of every chunk when the cache is opened")] = False
