@@ -18,9 +18,10 @@ from types import TracebackType
 from typing import Any, cast
 
 from llm_training.errors import IntegrityError, StorageError
-from llm_training.storage.durable import make_directory, read_blocks, sync_directory, write_all
+from llm_training.storage.durable import make_directory, sync_directory, write_all
 from llm_training.storage.filesystem import APPEND_FLAGS, filesystem
 from llm_training.storage.oserrors import storage_errors
+from llm_training.storage.reading import read_blocks
 
 Record = dict[str, Any]
 _BACKWARD_BLOCK_BYTES = 1 << 16
@@ -56,7 +57,7 @@ def _parse_line(line: bytes) -> Record | None:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
-    """(offset in bytes, line without its newline, whether the newline is there) for each line. Raises OSError."""
+    """(offset in bytes, line without its newline, whether the newline is there) for each line. Raises StorageError."""
     offset, rest = 0, b""
     for block in read_blocks(path):
         *whole, rest = (rest + bytes(block)).split(b"\n")
@@ -79,17 +80,16 @@ def read_jsonl(path: Path) -> Iterator[Record]:
 def _read_with_offsets(path: Path) -> Iterator[tuple[int, Record]]:
     if not os.path.lexists(path):
         return
-    with storage_errors("read a log", path):
-        for number, (offset, line, has_newline) in enumerate(_lines(path), start=1):
-            record = _parse_line(line)
-            if record is not None:
-                yield offset, record
-            elif has_newline and line.strip():
-                raise IntegrityError(
-                    "a log line is not a JSON object",
-                    where=f"{path}:{number} (byte {offset})",
-                    remedy="remove that line, or move the log away and go on",
-                )
+    for number, (offset, line, has_newline) in enumerate(_lines(path), start=1):
+        record = _parse_line(line)
+        if record is not None:
+            yield offset, record
+        elif has_newline and line.strip():
+            raise IntegrityError(
+                "a log line is not a JSON object",
+                where=f"{path}:{number} (byte {offset})",
+                remedy="remove that line, or move the log away and go on",
+            )
 
 
 class JsonlAppender:

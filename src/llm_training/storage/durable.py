@@ -5,7 +5,7 @@ read back and compare the hash, rename over the target, fsync the directory. A r
 never a mixture, and a failure leaves the old one and no rubbish. The read-back goes through the page cache: it catches
 a write that the system cut or a buffer that changed under our hands, not a disk that lies later (that is what the
 manifest's hash is checked for at load).
-Directory artefacts are in `directories`, logs in `append`.
+Reading is in `reading`, directory artefacts in `directories`, logs in `append`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from llm_training.errors import IntegrityError, StorageError
-from llm_training.storage.filesystem import CAN_SYNC_DIRECTORIES, CREATE_FLAGS, READ_FLAGS, filesystem
+from llm_training.errors import StorageError
+from llm_training.storage.filesystem import CAN_SYNC_DIRECTORIES, CREATE_FLAGS, filesystem
 from llm_training.storage.hashing import BLOCK_BYTES, DEFAULT_HASH, HASHES, FileRecord
 from llm_training.storage.oserrors import storage_errors, to_storage_error
+from llm_training.storage.reading import hash_file
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -67,9 +68,11 @@ class DurableFile(io.RawIOBase):
         if self._descriptor is None:
             raise ValueError(f"{self.path.name} is finished")
         view = memoryview(data).cast("B")
-        self._hasher.update(view)
         with storage_errors("write a file", self.path, max(self._expected_bytes, self._num_bytes + len(view))):
-            write_all(self._descriptor, view)
+            for start in range(0, len(view), BLOCK_BYTES):  # hashed and written while the block is in the CPU's cache
+                block = view[start : start + BLOCK_BYTES]
+                self._hasher.update(block)
+                write_all(self._descriptor, block)
         self._num_bytes += len(view)
         return len(view)
 
@@ -144,64 +147,6 @@ def json_bytes(value: object) -> bytes:
 def write_json(path: Path, value: object, *, mode: int = 0o600) -> FileRecord:
     """Make ``path`` hold ``value`` as JSON, durably and atomically. Raises StorageError; ValueError for NaN."""
     return write_bytes(path, json_bytes(value), mode=mode)
-
-
-def read_blocks(path: Path) -> Iterator[memoryview]:
-    """The content of a regular file in blocks; each block is valid until the next is asked for.
-
-    Links are not followed and nothing but a regular file is opened, so a planted FIFO or device cannot hang the reader.
-    Raises OSError.
-    """
-    descriptor = filesystem().open(path, READ_FLAGS)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        buffer = memoryview(bytearray(BLOCK_BYTES))
-        while count := filesystem().readinto(descriptor, buffer):
-            yield buffer[:count]
-    finally:
-        filesystem().close(descriptor)
-
-
-def hash_file(path: Path, algorithm: str = DEFAULT_HASH) -> FileRecord:
-    """Size and hash of a file as it is now. Raises StorageError."""
-    hasher = HASHES[algorithm]()
-    num_bytes = 0
-    with storage_errors("read a file", path):
-        for block in read_blocks(path):
-            hasher.update(block)
-            num_bytes += len(block)
-    return FileRecord(num_bytes=num_bytes, digest=hasher.hexdigest(), algorithm=algorithm)
-
-
-def read_bytes(path: Path, *, max_bytes: int = 1 << 28) -> bytes:
-    """The content of a regular file. Raises StorageError, and IntegrityError when it is larger than ``max_bytes``."""
-    content = bytearray()
-    with storage_errors("read a file", path):
-        for block in read_blocks(path):
-            content += block
-            if len(content) > max_bytes:
-                raise IntegrityError(f"file is larger than the {max_bytes} bytes allowed", where=str(path), remedy="restore it from a copy")
-    return bytes(content)
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
-
-
-def parse_json(data: bytes, path: Path) -> Any:
-    """JSON, strictly: UTF-8, no NaN, bounded depth. Raises IntegrityError naming ``path``."""
-    try:
-        return json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(
-            f"not valid JSON ({error})", where=str(path), remedy="restore the file from a copy or build it again"
-        ) from error
-
-
-def read_json(path: Path, *, max_bytes: int = 1 << 28) -> Any:
-    """The value of a JSON file. Raises StorageError, IntegrityError."""
-    return parse_json(read_bytes(path, max_bytes=max_bytes), path)
 
 
 def sync_directory(path: Path) -> None:

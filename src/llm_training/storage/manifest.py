@@ -15,9 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from llm_training.errors import IntegrityError
-from llm_training.storage.durable import DurableFile, hash_file, parse_json, read_bytes, write_bytes
+from llm_training.storage.durable import DurableFile, write_bytes
 from llm_training.storage.hashing import DIGEST_LENGTHS, FileRecord, record_of
 from llm_training.storage.links import is_plain_name
+from llm_training.storage.reading import hash_file, parse_json, read_bytes
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_NAME = "llm-training manifest"
@@ -183,3 +184,16 @@ def verify(directory: Path, *, hashes: bool = True, name: str = MANIFEST_NAME) -
     for file, record in manifest.files.items():
         verify_file(directory, file, record, hashes=hashes)
     return manifest
+
+
+def read_listed(directory: Path, manifest: Manifest, name: str) -> bytes:
+    """The content of a listed file, verified in the bytes returned. Raises IntegrityError, StorageError."""
+    record = manifest.files.get(name)
+    if record is None:
+        raise IntegrityError(f"the artefact has no {name}", where=str(directory), remedy=_RESTORE)
+    path = locate(directory, name)
+    data = read_bytes(path, max_bytes=record.num_bytes)
+    actual = record_of(data)
+    if actual != record:
+        raise IntegrityError(f"{record.algorithm} is {actual.digest}, the manifest says {record.digest}", where=str(path), remedy=_RESTORE)
+    return data
