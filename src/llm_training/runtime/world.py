@@ -69,7 +69,9 @@ class World:
             ConfigError: naming what differs.
         """
         if self.any(self.broadcast(value) != value):
-            raise ConfigError(f"ranks disagree about {what}", where=f"rank {self.rank}", remedy="start all ranks with the same command and data")
+            raise ConfigError(
+                f"ranks disagree about {what}", where=f"rank {self.rank}", remedy="start all ranks with the same command and data"
+            )
 
 
 def _collective_device() -> torch.device:
@@ -87,7 +89,9 @@ def read_world(environ: dict[str, str] | os._Environ[str] = os.environ) -> World
             local_size=int(environ.get("LOCAL_WORLD_SIZE", str(size))),
         )
     except ValueError as error:
-        raise ConfigError(f"RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers ({error})", where="environment", remedy="start with torchrun") from None
+        raise ConfigError(
+            f"RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers ({error})", where="environment", remedy="start with torchrun"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -105,7 +109,9 @@ def process_group(world: World, *, backend: str, device_kind: str, timeout_secon
     try:
         dist.init_process_group(chosen, timeout=datetime.timedelta(seconds=timeout_seconds))
     except (RuntimeError, ValueError) as error:
-        raise PeerError(f"rank {world.rank} could not join {world.size} ranks ({error})", where=address, remedy="check the launcher") from error
+        raise PeerError(
+            f"rank {world.rank} could not join {world.size} ranks ({error})", where=address, remedy="check the launcher"
+        ) from error
     try:
         yield world
     except RuntimeError as error:

@@ -1,0 +1,1 @@
+"""Held-out figures: loss, perplexity, bits per byte, accuracy."""

@@ -1,0 +1,95 @@
+"""Which tokens are scored in which context: pure arithmetic over document lengths.
+
+A document of n tokens is the stream ``separator, t0 .. t(n-1)``: its first token is predicted from the separator, and
+the separator after it is not scored. A window reads up to L inputs; the first window of a document scores all of
+them, each later one starts S further on and scores only its last S, so every token is scored exactly once, and with
+S < L in a context of at least L - S tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Held-out documents as one array: document d is ``tokens[offsets[d]:offsets[d + 1]]``, without separators."""
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.offsets[-1] - self.offsets[0])
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Parallel arrays, one entry a window: its document, the first input position in the document's stream, inputs, scored."""
+
+    document: np.ndarray
+    start: np.ndarray
+    num_inputs: np.ndarray
+    num_scored: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.document)
+
+    def take(self, chosen: np.ndarray) -> Windows:
+        return Windows(self.document[chosen], self.start[chosen], self.num_inputs[chosen], self.num_scored[chosen])
+
+
+def plan_windows(lengths: np.ndarray, *, window: int, stride: int) -> Windows:
+    """All windows over documents of the given lengths (tokens), in order.
+
+    Args:
+        window: inputs at most, L.
+        stride: step between windows, S, with 1 <= S <= L.
+    """
+    assert 1 <= stride <= window
+    lengths = np.asarray(lengths, dtype=np.int64)
+    extra = np.maximum(0, -(-(lengths - window) // stride))  # windows after the first
+    counts = np.where(lengths > 0, 1 + extra, 0)
+    document = np.repeat(np.arange(len(lengths)), counts)
+    rank = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
+    start = rank * stride
+    num_inputs = np.minimum(window, lengths[document] - start)
+    num_scored = np.where(rank == 0, num_inputs, num_inputs - (window - stride))
+    return Windows(document, start, num_inputs, num_scored)
+
+
+def spread(windows: Windows, max_tokens: int | None) -> Windows:
+    """Evenly spaced windows that score about ``max_tokens`` together; all of them when there are no more than that."""
+    total = int(windows.num_scored.sum())
+    if max_tokens is None or total <= max_tokens or not len(windows):
+        return windows
+    wanted = max(1, round(len(windows) * max_tokens / total))
+    return windows.take(np.unique(np.linspace(0, len(windows) - 1, wanted).astype(np.int64)))
+
+
+def batches(documents: Documents, windows: Windows, *, separator_id: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Inputs and labels, each [B, T] int64; windows of like length share a batch; unscored and padded labels are -100."""
+    order = np.argsort(-windows.num_inputs, kind="stable")
+    for first in range(0, len(order), batch_size):
+        chosen = windows.take(order[first : first + batch_size])
+        longest = int(chosen.num_inputs.max())
+        inputs = np.full((len(chosen), longest), separator_id, dtype=np.int64)
+        labels = np.full((len(chosen), longest), IGNORED, dtype=np.int64)
+        for row in range(len(chosen)):
+            begin = int(documents.offsets[chosen.document[row]])
+            start, count, scored = int(chosen.start[row]), int(chosen.num_inputs[row]), int(chosen.num_scored[row])
+            targets = documents.tokens[begin + start : begin + start + count]
+            labels[row, count - scored : count] = targets[count - scored :]
+            inputs[row, 1:count] = targets[: count - 1]
+            if start:
+                inputs[row, 0] = documents.tokens[begin + start - 1]
+        yield inputs, labels

@@ -1,0 +1,1 @@
+"""The training engine: plan, optimizers, schedules, one step, the loop."""

@@ -1,0 +1,191 @@
+"""The training loop: fetch, step, account; when due evaluate, save; ask whether to stop.
+
+Everything it uses was built before (build.py) or is passed in as a callable; it constructs nothing, knows no device and
+formats no message. Facts go out over the bus, to which the loop never listens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from llm_training.events import EpochCompleted, Event, EvaluationCompleted, StepCompleted, StepSkipped
+from llm_training.runtime.world import World
+from llm_training.training.decisions import Decisions
+from llm_training.training.guard import REMEDIES, Guard
+from llm_training.training.pacing import Pacer
+from llm_training.training.plan import Join, is_due
+from llm_training.training.state import TrainState
+from llm_training.training.step import MicroBatch, StepOutcome, Stepper
+from llm_training.training.stopping import SECONDS_PER_HOUR, Stopping
+
+
+class Meter(Protocol):
+    """Throughput over recent steps (monitoring.throughput)."""
+
+    def saw_step(self, tokens: int, seconds: float) -> None: ...
+
+    @property
+    def tokens_per_second(self) -> float: ...
+
+    @property
+    def mfu_fraction(self) -> float | None: ...
+
+    def eta_seconds(self, tokens_left: int) -> float | None: ...
+
+
+@dataclass
+class Session:
+    """The parts of one session of a run, put together by build.py.
+
+    Attributes:
+        fetch: micro-batches of this rank for the update after ``step`` completed steps.
+        rates: learning rates of that update by optimizer.
+        evaluate: held-out figures of the present weights.
+        save: write a checkpoint with the labels given; returns after the snapshot, not after the write.
+        epoch_at: epochs completed after ``step`` steps, as a float.
+        memory_bytes: memory in use.
+    """
+
+    state: TrainState
+    world: World
+    stepper: Stepper
+    stopping: Stopping
+    guard: Guard
+    decisions: Decisions
+    meter: Meter
+    publish: Callable[[Event], None]
+    fetch: Callable[[int], Sequence[MicroBatch]]
+    rates: Callable[[int], dict[str, float]]
+    evaluate: Callable[[], EvaluationCompleted | None]
+    save: Callable[[Sequence[str]], float]
+    epoch_at: Callable[[int], float]
+    memory_bytes: Callable[[], int]
+    pacer: Pacer | None = None
+    saves_at_epochs: bool = False
+    now: Callable[[], float] = field(default=time.perf_counter)
+
+
+def run(session: Session) -> str:
+    """Train until a reason to stop. Returns that reason: ``finished``, ``time-limit`` or the name of a signal.
+
+    Raises:
+        NumericError: too many steps in a row were not finite.
+    """
+    state = session.state
+    while (reason := _agreed_reason(session)) is None:
+        began = session.now()
+        micro_batches = session.fetch(state.step)
+        waited = session.now() - began
+        rates = session.rates(state.step)
+        outcome = session.stepper.run(state.step, micro_batches, rates)
+        state.step += 1
+        _account(session, outcome, seconds=session.now() - began)
+        _report(session, outcome, rates, waited)
+        _replan(session)
+        _do_what_is_due(session)
+        session.guard.account(step=state.step, is_skipped=outcome.is_skipped)
+    return reason
+
+
+def _agreed_reason(session: Session) -> str | None:
+    """The reason to stop that all ranks share: rank 0's clock decides on time, any rank's signal counts."""
+    reason = session.stopping.reason(session.state.step, session.state.plan.total_steps)
+    if session.world.size == 1:
+        return reason
+    is_signalled = session.world.any(reason not in (None, "finished", "time-limit"))
+    agreed = session.world.broadcast(reason)
+    return str(agreed) if agreed is not None else ("SIGTERM" if is_signalled else None)
+
+
+def _account(session: Session, outcome: StepOutcome, *, seconds: float) -> None:
+    state = session.state
+    state.tokens += outcome.num_tokens
+    state.last_loss = outcome.loss_nats
+    state.skipped_steps += int(outcome.is_skipped)
+    state.elapsed_seconds = session.stopping.clock.elapsed_seconds()
+    session.stopping.saw_step(seconds)
+    session.meter.saw_step(outcome.num_tokens, seconds)
+    if session.pacer is not None:
+        session.pacer.saw_step(seconds)
+
+
+def _report(session: Session, outcome: StepOutcome, rates: dict[str, float], waited: float) -> None:
+    state, plan = session.state, session.state.plan
+    session.publish(
+        StepCompleted(
+            step=state.step,
+            total_steps=plan.total_steps,
+            loss_nats=outcome.loss_nats,
+            learning_rate=rates["adamw"],
+            grad_norm=outcome.grad_norm,
+            tokens=state.tokens,
+            tokens_per_second=session.meter.tokens_per_second,
+            elapsed_seconds=state.elapsed_seconds,
+            eta_seconds=session.meter.eta_seconds((plan.total_steps - state.step) * plan.tokens_per_step),
+            mfu_fraction=session.meter.mfu_fraction,
+            data_wait_seconds=waited,
+            memory_bytes=session.memory_bytes(),
+            epoch=session.epoch_at(state.step),
+            is_skipped=outcome.is_skipped,
+        )
+    )
+    if outcome.is_skipped:
+        session.publish(
+            StepSkipped(
+                step=state.step,
+                reason="loss or gradient is not finite",
+                consecutive=session.guard.consecutive + 1,
+                remedies=REMEDIES,
+            )
+        )
+
+
+def _replan(session: Session) -> None:
+    """Fit the total to the time budget: from the record where there is one, else from the measured speed."""
+    state, decisions = session.state, session.decisions
+    recorded = decisions.at(state.step, "replan")
+    if recorded is None:
+        if session.pacer is None or decisions.is_replaying(state.step):
+            return
+        proposed = session.pacer.propose(
+            state.step,
+            state.plan.total_steps,
+            state.elapsed_seconds,
+            is_first_plan=not any(join.reason == "time" for join in state.plan.joins),
+        )
+        agreed = session.world.broadcast(proposed)
+        if agreed is None:
+            return
+        recorded = decisions.record(state.step, "replan", total_steps=agreed, sequences=state.plan.sequences)
+    state.plan = state.plan.joined(
+        Join(step=state.step, total_steps=int(recorded["total_steps"]), sequences=int(recorded["sequences"]), reason="time")
+    )
+
+
+def _do_what_is_due(session: Session) -> None:
+    state, plan = session.state, session.state.plan
+    labels: list[str] = []
+    epoch = int(session.epoch_at(state.step))
+    if epoch > int(session.epoch_at(state.step - 1)):
+        labels += [f"epoch-{epoch}"] if session.saves_at_epochs else []
+        session.publish(
+            EpochCompleted(
+                epoch=epoch,
+                step=state.step,
+                elapsed_hours=state.elapsed_seconds / SECONDS_PER_HOUR,
+                remaining_hours=max(0.0, session.stopping.remaining_seconds() / SECONDS_PER_HOUR),
+            )
+        )
+    is_best = False
+    if is_due(state.step, plan.eval_steps, plan.total_steps) or labels:
+        is_best = _evaluate(session)
+    if is_due(state.step, plan.save_steps, plan.total_steps) or labels or is_best:
+        session.stopping.saw_save(session.save((*labels, "best") if is_best else labels))
+
+
+def _evaluate(session: Session) -> bool:
+    figures = session.evaluate()
+    return figures is not None and figures.is_best
