@@ -1,0 +1,184 @@
+"""Attention kernels behind one signature, and the choice among them.
+
+Shapes: ``B`` batch, ``H`` query heads, ``K`` key/value heads, ``G = H / K``, ``T`` queries, ``S`` keys, ``C`` channels.
+
+A backend has two functions: ``prepare`` turns the facts about who may see whom into whatever mask its kernel wants (once per
+forward pass), ``attend`` does one layer. The choice is a pure function of the request, the device and the shape, never of a
+timing, so that a resumed run makes the same choice; its reason is a sentence to print. Measured on 2 cores, bf16, heads of 128,
+forward and backward: at 256 tokens plain products take 5.2 ms where the fused CPU kernel takes 9.5 ms; from 512 tokens on the
+fused kernel wins (2.3 times at 512, 5 times at 1024).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+CPU_EAGER_MAX_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Who may see whom in one forward pass.
+
+    ``allowed`` is a boolean mask [1 or B, T, S], or None for plain causal attention among ``num_tokens`` tokens. ``segment_ids``
+    [B, T] is given when ``allowed`` follows from documents in a row, for kernels that work on those.
+    """
+
+    num_tokens: int
+    allowed: Tensor | None = None
+    segment_ids: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One kernel: ``prepare(visibility, B, K, G, dtype, device) -> mask`` and ``attend(q, k, v, mask, dropout) -> out``."""
+
+    name: str
+    prepare: Callable[[Visibility, tuple[int, int, int], torch.dtype, torch.device], Any]
+    attend: Callable[[Tensor, Tensor, Tensor, Any, float], Tensor]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend taken and, for the reader, why."""
+
+    name: str
+    reason: str
+
+
+def causal_mask(num_tokens: int, device: torch.device) -> Tensor:
+    """Lower triangle, bool [1, T, T]."""
+    return torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=device).tril()[None]
+
+
+def document_mask(segment_ids: Tensor) -> Tensor:
+    """Causal and within the same document: bool [B, T, T] from ids [B, T]."""
+    same = segment_ids[:, :, None] == segment_ids[:, None, :]
+    return same & causal_mask(segment_ids.shape[1], segment_ids.device)
+
+
+def document_positions(segment_ids: Tensor) -> Tensor:
+    """Position of each token inside its document, int64 [B, T]; a document is a run of equal ids."""
+    num_tokens = segment_ids.shape[1]
+    index = torch.arange(num_tokens, device=segment_ids.device)
+    starts_here = torch.ones_like(segment_ids, dtype=torch.bool)
+    starts_here[:, 1:] = segment_ids[:, 1:] != segment_ids[:, :-1]
+    starts = torch.where(starts_here, index, 0).cummax(dim=1).values
+    return index - starts
+
+
+def _prepare_eager(visible: Visibility, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Additive mask broadcastable to [B * K, G * T, S]: queries of a group lie behind each other, so that no key is copied."""
+    batch, num_kv, group = shape
+    allowed = causal_mask(visible.num_tokens, device) if visible.allowed is None else visible.allowed
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, float("-inf"))
+    if group > 1:
+        mask = mask.repeat(1, group, 1)
+    return mask if mask.shape[0] == 1 or num_kv == 1 else mask.repeat_interleave(num_kv, dim=0)
+
+
+def _attend_eager(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    batch, num_heads, num_tokens, channels = q.shape
+    num_kv = k.shape[1]
+    # Scaling the queries costs a pass over [B, T, H, C]; as alpha of the product its gradient is a pass over [B, H, T, S].
+    q = (q * channels**-0.5).reshape(batch * num_kv, -1, channels)
+    k, v = (x.reshape(batch * num_kv, -1, channels) for x in (k, v))
+    weights = torch.baddbmm(mask, q, k.transpose(1, 2)).softmax(dim=-1)
+    if dropout:
+        weights = F.dropout(weights, dropout)
+    return (weights @ v).view(batch, num_heads, num_tokens, channels)
+
+
+def _prepare_sdpa(visible: Visibility, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    return None if visible.allowed is None else visible.allowed[:, None]
+
+
+def _attend_sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    is_grouped = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, enable_gqa=is_grouped)
+
+
+def _attend_flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    if mask is not None:  # flash kernels know only the causal mask
+        return _attend_sdpa(q, k, v, mask, dropout)
+    with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION]):
+        return _attend_sdpa(q, k, v, None, dropout)
+
+
+@functools.cache
+def _compiled_flex() -> Callable[..., Any]:
+    """FlexAttention compiled once; without compilation it would store all scores."""
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def _prepare_flex(visible: Visibility, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Any:
+    segment_ids = visible.segment_ids
+
+    def is_visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        causal = query >= key
+        return causal if segment_ids is None else causal & (segment_ids[batch, query] == segment_ids[batch, key])
+
+    batch = None if segment_ids is None else shape[0]
+    return create_block_mask(is_visible, batch, None, visible.num_tokens, visible.num_tokens, device=device)
+
+
+def _attend_flex(q: Tensor, k: Tensor, v: Tensor, mask: Any, dropout: float) -> Tensor:
+    return _compiled_flex()(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+
+
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend
+    for backend in (
+        Backend("eager", _prepare_eager, _attend_eager),
+        Backend("sdpa", _prepare_sdpa, _attend_sdpa),
+        Backend("flash", _prepare_sdpa, _attend_flash),
+        Backend("flex", _prepare_flex, _attend_flex),
+    )
+}
+
+
+def _why_not_flash(device_type: str, dtype: torch.dtype, dropout: float, has_documents: bool) -> str:
+    if device_type != "cuda":
+        return f"flash kernels of that name need CUDA, the device is {device_type}"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"flash kernels need fp16 or bf16, the model computes in {str(dtype).removeprefix('torch.')}"
+    return "flash kernels know no document mask" if has_documents else ""
+
+
+def _why_not_flex(device_type: str, dtype: torch.dtype, dropout: float, has_documents: bool) -> str:
+    if device_type != "cuda":
+        return f"FlexAttention has no backward pass on {device_type}"
+    return "FlexAttention has no dropout" if dropout else ""
+
+
+_WHY_NOT: dict[str, Callable[[str, torch.dtype, float, bool], str]] = {"flash": _why_not_flash, "flex": _why_not_flex}
+
+
+def choose(
+    requested: str, *, device_type: str, dtype: torch.dtype, num_tokens: int, dropout: float = 0.0, has_documents: bool = False
+) -> Choice:
+    """The backend for sequences of ``num_tokens`` queries, and the reason.
+
+    ``requested`` is one of ``auto, flash, flex, sdpa, eager``. What cannot run here falls back to the automatic choice, and the
+    reason says so.
+    """
+    prefix = ""
+    if requested != "auto":
+        obstacle = _WHY_NOT[requested](device_type, dtype, dropout, has_documents) if requested in _WHY_NOT else ""
+        if not obstacle:
+            return Choice(requested, "as configured")
+        prefix = f"{requested} was asked for, but {obstacle}; "
+    if device_type == "cuda" and has_documents and not _why_not_flex(device_type, dtype, dropout, True):
+        return Choice("flex", prefix + "document-limited attention skips whole blocks in FlexAttention")
+    if device_type == "cpu" and num_tokens <= CPU_EAGER_MAX_TOKENS:
+        return Choice("eager", prefix + f"on a CPU plain products are fastest up to {CPU_EAGER_MAX_TOKENS} tokens")
+    return Choice("sdpa", prefix + "torch's scaled_dot_product_attention picks the fused kernel for this device")
