@@ -26,6 +26,8 @@ from llm_training.storage.filesystem import CAN_SYNC_DIRECTORIES, CREATE_FLAGS, 
 from llm_training.storage.hashing import BLOCK_BYTES, DEFAULT_HASH, HASHES, FileRecord
 from llm_training.storage.oserrors import storage_errors, to_storage_error
 from llm_training.storage.reading import hash_file
+from llm_training.storage.reading import read_bytes as read_bytes  # handed on: who writes a file mostly reads one too
+from llm_training.storage.reading import read_json as read_json
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
