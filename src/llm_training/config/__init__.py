@@ -1,1 +1,1 @@
-"""What a run is: typed sections, their names and aliases, and the one loader."""
+"""What a run is: typed sections, their names and aliases, and the one loader (``load.load_config``)."""

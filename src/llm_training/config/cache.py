@@ -18,7 +18,9 @@ class CacheConfig(Section):
 
     dir: Annotated[str, Field(min_length=1, description="directory of the cache, shared by runs")] = "cache"
     name: Annotated[str | None, Field(description="name of the dataset in the cache; empty: from the sources")] = None
-    sequence_length: Annotated[int | None, Field(ge=2, le=1_048_576, description="targets per row, tokens; empty: chosen by the size dial")] = None
+    sequence_length: Annotated[
+        int | None, Field(ge=2, le=1_048_576, description="targets per row, tokens; empty: chosen by the size dial")
+    ] = None
     packing_strategy: Annotated[PackingStrategy, Field(description="how documents fill rows")] = "best_fit"
     compression: Annotated[Compression, Field(description="compression of the chunks")] = "lz4"
     chunk_bytes: Annotated[int, Field(ge=10_000, le=2**31 - 1, description="text per chunk, bytes")] = 8_388_608

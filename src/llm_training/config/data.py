@@ -12,13 +12,17 @@ from llm_training.config.section import Section
 class DataConfig(Section):
     """Sources of text. Files named train, valid, validation, val, dev or test define the split; else a document hash does."""
 
-    sources: Annotated[list[str], Field(min_length=1, description="paths or URIs: file, folder, glob, stdlib:, hf:NAME[:CONFIG][@SPLIT]")] = ["stdlib:"]
-    validation_sources: Annotated[list[str], Field(description="paths or URIs of held-out text; empty: split off the sources")] = []
+    sources: Annotated[
+        list[str], Field(min_length=1, description="paths or URIs: file, folder, glob, stdlib:, hf:NAME[:CONFIG][@SPLIT]")
+    ] = ["stdlib:"]  # noqa: RUF012
+    validation_sources: Annotated[list[str], Field(description="paths or URIs of held-out text; empty: split off the sources")] = []  # noqa: RUF012
     text_field: Annotated[str, Field(min_length=1, description="key of the text in JSON documents")] = "text"
     validation_fraction: Annotated[float, Field(ge=0, le=0.5, description="share of documents held out, fraction")] = 0.05
     skip_bad: Annotated[bool, Field(description="skip and count undecodable or malformed documents instead of stopping")] = True
     max_bad_fraction: Annotated[float, Field(ge=0, le=1, description="share of bad documents above which the run stops, fraction")] = 0.01
-    max_document_bytes: Annotated[int, Field(ge=1_000, le=2**31 - 1, description="longest document held in memory at once, bytes")] = 100_000_000
+    max_document_bytes: Annotated[int, Field(ge=1_000, le=2**31 - 1, description="longest document held in memory at once, bytes")] = (
+        100_000_000
+    )
     dataset_name: Annotated[str | None, Field(description="Hugging Face dataset, the same as sources: hf:NAME")] = None
     dataset_config: Annotated[str | None, Field(description="configuration of dataset_name")] = None
     dataset_split: Annotated[str | None, Field(description="training split of dataset_name")] = None

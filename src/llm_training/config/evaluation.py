@@ -12,9 +12,15 @@ from llm_training.config.section import Section
 class EvaluationConfig(Section):
     """Held-out loss during training, final figures and samples after it."""
 
-    batch_size: Annotated[int | None, Field(gt=0, le=1_048_576, description="sequences per forward pass; empty: the training micro-batch")] = None
-    max_tokens: Annotated[int | None, Field(gt=0, le=2**60, description="held-out tokens of an evaluation within training; empty: by time, 2 % of the run")] = None
-    final_max_tokens: Annotated[int | None, Field(gt=0, le=2**60, description="held-out tokens of the final figures; empty: 1,000,000 or all")] = None
+    batch_size: Annotated[
+        int | None, Field(gt=0, le=1_048_576, description="sequences per forward pass; empty: the training micro-batch")
+    ] = None
+    max_tokens: Annotated[
+        int | None, Field(gt=0, le=2**60, description="held-out tokens of an evaluation within training; empty: by time, 2 % of the run")
+    ] = None
+    final_max_tokens: Annotated[
+        int | None, Field(gt=0, le=2**60, description="held-out tokens of the final figures; empty: 1,000,000 or all")
+    ] = None
     num_samples: Annotated[int, Field(ge=0, le=1_000, description="texts written after training")] = 2
     sample_tokens: Annotated[int, Field(gt=0, le=1_000_000, description="length of a sample, tokens")] = 200
     prompt: Annotated[str, Field(max_length=1_000_000, description="beginning of every sample; empty: start of a document")] = ""

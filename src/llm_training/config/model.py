@@ -30,12 +30,18 @@ class ModelConfig(Section):
     num_key_value_heads: Annotated[int | None, Field(gt=0, le=1_024, description="key and value heads per block (grouped-query)")] = None
     head_dim: Annotated[int | None, Field(gt=0, le=1_024, description="channels of one head; default hidden_size / heads")] = None
     intermediate_size: Annotated[int | None, Field(gt=0, le=1_048_576, description="width of the feed-forward layer, channels")] = None
-    vocab_size: Annotated[int | None, Field(gt=0, le=16_777_216, description="entries; empty: the tokenizer's (else it must equal it)")] = None
-    max_seq_len: Annotated[int | None, Field(gt=0, le=1_048_576, description="longest context, tokens; empty: cache.sequence_length")] = None
+    vocab_size: Annotated[int | None, Field(gt=0, le=16_777_216, description="entries; empty: the tokenizer's (else it must equal it)")] = (
+        None
+    )
+    max_seq_len: Annotated[int | None, Field(gt=0, le=1_048_576, description="longest context, tokens; empty: cache.sequence_length")] = (
+        None
+    )
     rope_theta: Annotated[float, Field(gt=0, le=1e12, description="base of the rotary position frequencies")] = 10_000.0
     norm_eps: Annotated[float | None, Field(gt=0, le=0.1, description="epsilon of the norms; empty: the family's own")] = None
     tie_embeddings: Annotated[bool | None, Field(description="share input embedding and output head; empty: the family's own")] = None
-    activation: Annotated[Literal["silu", "gelu", "gelu_new", "relu"] | None, Field(description="feed-forward activation; empty: the family's own")] = None
+    activation: Annotated[
+        Literal["silu", "gelu", "gelu_new", "relu"] | None, Field(description="feed-forward activation; empty: the family's own")
+    ] = None
     pre_norm: Annotated[Literal[True], Field(description="norm before attention and feed-forward; the only order built")] = True
     dropout: Annotated[float, Field(ge=0, lt=1, description="dropout on embeddings and residual branches, fraction (gpt2 family)")] = 0.0
     attention_dropout: Annotated[float, Field(ge=0, lt=1, description="dropout on attention weights, fraction")] = 0.0

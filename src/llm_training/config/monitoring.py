@@ -14,6 +14,8 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 class MonitoringConfig(Section):
     """Sinks of the event stream. metrics.jsonl and the JSON run log are always written."""
 
-    console: Annotated[Literal["auto", "rich", "plain", "off"], Field(description="auto: a live line in a terminal, plain lines elsewhere")] = "auto"
+    console: Annotated[
+        Literal["auto", "rich", "plain", "off"], Field(description="auto: a live line in a terminal, plain lines elsewhere")
+    ] = "auto"
     plots: Annotated[bool, Field(description="draw the loss curve as PNG when the run ends")] = True
     log_level: Annotated[LogLevel, Field(description="least level of messages on stderr")] = "INFO"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field, model_validator
 
 from llm_training.config.cache import CacheConfig
@@ -15,6 +17,14 @@ from llm_training.config.section import Section
 from llm_training.config.serving import ServingConfig
 from llm_training.config.tokenizer import TokenizerConfig
 from llm_training.config.training import TrainingConfig
+
+
+class CrossCheckError(ValueError):
+    """Fields that are right alone and wrong together; ``problems`` has a line for each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
 
 
 class Config(Section):
@@ -33,9 +43,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> Config:
-        problems = list(cross_check(self))
+        problems = cross_check(self)
         if problems:
-            raise ValueError("; ".join(problems))
+            raise CrossCheckError(problems)
         return self
 
 
