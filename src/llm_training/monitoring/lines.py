@@ -120,8 +120,8 @@ def live_progress(event: StepCompleted, validation_loss: float | None, width: in
     """The line fitted into one row of ``width`` columns: extras while they fit, then a bar in what is left."""
     core, extra = progress_parts(event, validation_loss)
     usable = width - 1  # a full last column makes some terminals wrap
-    while joined(core).cell_len > usable and len(core) > 2:
-        core.pop(-2)  # a narrow terminal keeps step, loss and time left
+    while joined(core).cell_len > usable and len(core) > 1:
+        core.pop(min(2, len(core) - 1))  # in a narrow terminal the speed goes first, then the time left, then the loss
     parts = list(core)
     for part in extra:
         if joined([*parts, part]).cell_len <= usable:
