@@ -1,0 +1,7 @@
+"""Text to token ids and back: training, loading, bulk encoding."""
+
+from llm_training.tokenizer.report import TokenizerReport, measure_tokenizer
+from llm_training.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from llm_training.tokenizer.train import train_tokenizer
+
+__all__ = ["Tokenizer", "TokenizerReport", "load_tokenizer", "measure_tokenizer", "train_tokenizer"]

@@ -1,0 +1,132 @@
+"""Training a byte-level BPE tokenizer on a bounded, repeatable sample of the documents.
+
+The pre-tokenizer is Qwen2's, which llama.cpp and other runtimes know by name. Which pieces of text are sampled depends
+on their content only, so the order in which sources are read does not matter, and memory is bounded by the sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import orjson
+import tokenizers
+import xxhash
+from tokenizers import models, pre_tokenizers, trainers
+
+from llm_training.errors import ConfigError, DataError
+from llm_training.tokenizer.byte_alphabet import NUM_BYTES, SEPARATOR, bpe_definition, byte_characters, byte_level
+from llm_training.tokenizer.definition import define
+from llm_training.tokenizer.long_words import cut_for_training
+from llm_training.tokenizer.tokenizer import Tokenizer
+
+# Contractions; a letter run with one leading mark; single digits; punctuation with its line breaks; white space.
+QWEN2_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+MIN_VOCAB_SIZE = NUM_BYTES + 1
+MAX_VOCAB_SIZE = 1 << 20
+DEFAULT_MAX_TRAINING_BYTES = 16_000_000
+PIECE_CHARACTERS = 1 << 14
+_HASH_RANGE = 1 << 64
+
+Progress = Callable[[float, float | None], None]
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    min_frequency: int = 2,
+    max_training_bytes: int = DEFAULT_MAX_TRAINING_BYTES,
+    allow_smaller: bool = False,
+    progress: Progress | None = None,
+) -> Tokenizer:
+    """Train on ``texts``.
+
+    Args:
+        texts: documents; read once.
+        vocab_size: entries, the 256 bytes and the separator included.
+        min_frequency: occurrences that a pair needs to become a token.
+        max_training_bytes: size of the sample, bytes; more text than this is sampled evenly.
+        allow_smaller: take what a small corpus gives instead of refusing.
+        progress: called with (bytes of text read, None) now and then.
+
+    Raises:
+        ConfigError: a vocabulary size out of range.
+        DataError: no text, or too little for this vocabulary; names the achievable size.
+    """
+    if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
+        raise ConfigError(
+            f"tokenizer.vocab_size is {vocab_size:,}, the range is {MIN_VOCAB_SIZE} (256 bytes and the separator) to {MAX_VOCAB_SIZE:,}",
+            remedy="4,096 suits a few megabytes of text, 32,768 some gigabytes",
+        )
+    sample = sample_pieces(texts, max_training_bytes, progress)
+    if not sample:
+        raise DataError("there is no text to train a tokenizer on", remedy="check that the sources hold documents")
+    merges = _train_merges(sample, vocab_size, min_frequency)
+    achieved = MIN_VOCAB_SIZE + len(merges)
+    if achieved < vocab_size and not allow_smaller:
+        raise DataError(
+            f"the text is too small for a tokenizer of {vocab_size:,} entries: {achieved:,} can be made of it",
+            remedy=f"set tokenizer.vocab_size to {achieved} or less, or give more text",
+        )
+    return Tokenizer(define(_assemble(merges), where="trained tokenizer"))
+
+
+def sample_pieces(texts: Iterable[str], max_bytes: int, progress: Progress | None = None) -> list[str]:
+    """Pieces of the texts, about ``max_bytes`` at most, chosen evenly by the hash of their content.
+
+    All pieces are kept until they exceed the bound; then the half with the higher hashes goes, and so on.
+    """
+    kept: list[tuple[int, int, str]] = []
+    kept_bytes, read_bytes, limit = 0, 0, _HASH_RANGE
+    for piece in _pieces(texts):
+        data = piece.encode(errors="replace")
+        read_bytes += len(data)
+        if progress is not None:
+            progress(read_bytes, None)
+        key = xxhash.xxh3_64_intdigest(data)
+        if key >= limit:
+            continue
+        kept.append((key, len(data), piece))
+        kept_bytes += len(data)
+        while kept_bytes > max_bytes and len(kept) > 1:
+            limit //= 2
+            kept = [entry for entry in kept if entry[0] < limit] or kept[:1]
+            kept_bytes = sum(size for _, size, _ in kept)
+    return [piece for _, _, piece in kept]
+
+
+def _pieces(texts: Iterable[str]) -> Iterator[str]:
+    """Texts cut at line breaks into about ``PIECE_CHARACTERS``, so that one long book does not fill the sample."""
+    for text in texts:
+        start = 0
+        while len(text) - start > PIECE_CHARACTERS:
+            cut = text.rfind("\n", start, start + PIECE_CHARACTERS) + 1
+            stop = cut if cut > start else start + PIECE_CHARACTERS
+            yield text[start:stop]
+            start = stop
+        if start < len(text):
+            yield text[start:]
+
+
+def _train_merges(sample: list[str], vocab_size: int, min_frequency: int) -> list[list[str]]:
+    native = tokenizers.Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(tokenizers.Regex(QWEN2_PATTERN), behavior="isolated")
+    native.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1,  # the separator is added afterwards
+        min_frequency=min_frequency,
+        initial_alphabet=list(byte_characters()),
+        show_progress=False,
+    )
+    native.train_from_iterator((part for piece in sample for part in cut_for_training(piece)), trainer)
+    return orjson.loads(native.to_str())["model"]["merges"]
+
+
+def _assemble(merges: list[list[str]]) -> dict[str, object]:
+    """Ids: bytes 0 to 255 in their own order, then merges in the order they were learnt, then the separator."""
+    vocab = {character: byte for byte, character in enumerate(byte_characters())}
+    for first, second in merges:
+        vocab.setdefault(first + second, len(vocab))
+    split = {"type": "Split", "pattern": {"Regex": QWEN2_PATTERN}, "behavior": "Isolated", "invert": False}
+    pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, byte_level(use_regex=False)]}
+    return bpe_definition(vocab, merges, pre_tokenizer, len(vocab), SEPARATOR)
