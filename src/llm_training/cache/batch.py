@@ -1,0 +1,97 @@
+"""Rows as arrays: inputs, labels and documents of a batch.
+
+Legend: ``B`` rows, ``T`` tokens in a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORED_LABEL = -100
+
+Int64Array = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows ready for a model.
+
+    Attributes:
+        input_ids: ``[B, T]`` int64; padding is the separator.
+        labels: ``[B, T]`` int64, the next token; -100 is not counted.
+        segment_ids: ``[B, T]`` int64, the documents of a row numbered from 0, padding after them; None when not asked for.
+    """
+
+    input_ids: Int64Array
+    labels: Int64Array
+    segment_ids: Int64Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def num_counted(self) -> int:
+        """Labels that count towards the loss."""
+        return int(np.count_nonzero(self.labels != IGNORED_LABEL))
+
+    def micro_batches(self, size: int) -> Iterator[Batch]:
+        """Views of at most ``size`` rows each, in order; nothing is copied."""
+        for first in range(0, len(self), size):
+            part = slice(first, first + size)
+            yield Batch(self.input_ids[part], self.labels[part], None if self.segment_ids is None else self.segment_ids[part])
+
+
+@dataclass(frozen=True, eq=False)
+class PackedRows:
+    """All rows of one chunk, laid out. Small types, since this is what stays in memory.
+
+    Attributes:
+        tokens: ``[R, T]`` of the token type, padded with the separator.
+        num_tokens: ``[R]`` tokens of a row, padding not counted.
+        last_labels: ``[R]`` label of a row's last token: the document's true next token where the row stops inside a
+            document (or, for strategies that stream, wherever the chunk goes on), otherwise -100.
+    """
+
+    tokens: NDArray[np.unsignedinteger]
+    num_tokens: NDArray[np.int32]
+    last_labels: Int64Array
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory held."""
+        return self.tokens.nbytes + self.num_tokens.nbytes + self.last_labels.nbytes
+
+    def copy_rows(self, rows: Int64Array, places: Int64Array, batch: Batch) -> None:
+        """Write rows ``rows`` to the places ``places`` of inputs and labels."""
+        tokens = self.tokens[rows]
+        batch.input_ids[places] = tokens
+        labels = np.full(tokens.shape, IGNORED_LABEL, dtype=np.int64)
+        labels[:, :-1] = tokens[:, 1:]
+        num_tokens = self.num_tokens[rows]
+        # Most rows are full; only the others have padding to blank out.
+        short = np.flatnonzero(num_tokens < tokens.shape[1])
+        if len(short):
+            labels[short] = np.where(np.arange(tokens.shape[1]) < num_tokens[short, None] - 1, labels[short], IGNORED_LABEL)
+        labels[np.arange(len(rows)), num_tokens - 1] = self.last_labels[rows]
+        batch.labels[places] = labels
+
+
+def empty_batch(num_rows: int, sequence_length: int) -> Batch:
+    """A batch to be filled."""
+    shape = (num_rows, sequence_length)
+    return Batch(np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64))
+
+
+def segments_of(input_ids: Int64Array, separator_id: int) -> Int64Array:
+    """``[B, T]`` number of the document of each position in its row.
+
+    A document ends with its separator, and every document inside a row does, so counting the separators before a position
+    is enough. Padding is one segment more for each position but the first of it, which is harmless: nothing there counts.
+    """
+    segments = np.zeros(input_ids.shape, dtype=np.int64)
+    np.cumsum(input_ids[:, :-1] == separator_id, axis=1, out=segments[:, 1:])
+    return segments

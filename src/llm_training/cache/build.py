@@ -1,0 +1,250 @@
+"""Builds the chunks of a store: which ones are due, in what order they are committed, and by how many processes.
+
+A chunk is committed by two durable steps: its file, then its record in the journal. A builder killed at any point leaves
+records of whole files only, so the next one goes on where it stopped, and since chunk k depends on nothing but the
+plan, the settings and k, the finished store has the same bytes however often it was killed and whoever built what.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_training.cache.arrow_file import check_compression
+from llm_training.cache.chunk import ChunkRecord, write_chunk
+from llm_training.cache.encoding import DocumentLike, EncoderLike, encode_slice
+from llm_training.cache.store import JOURNAL_NAME, METADATA_NAME, VALIDATION, ChunkStore, Problem, StoreSettings
+from llm_training.cache.workers import in_this_process, in_worker_processes
+from llm_training.errors import ConfigError, IntegrityError
+from llm_training.storage.append import JsonlAppender
+from llm_training.storage.directories import remove_leftovers
+from llm_training.storage.durable import remove_tree, rename, write_bytes
+from llm_training.storage.faults import crash_point
+from llm_training.storage.locks import FileLock
+
+MODES = ("normal", "inverse", "force_rebuild")
+
+ReadSlice = Callable[[int], Iterable[DocumentLike]]
+OpenSource = Callable[[], tuple[ReadSlice, EncoderLike]]
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build did. ``is_complete`` is false when it was asked to stop before the last chunk.
+
+    ``text_bytes`` and ``num_tokens`` are of the chunks built now, all splits together; ``damaged`` were found and replaced.
+    """
+
+    built: tuple[int, ...]
+    damaged: tuple[Problem, ...]
+    text_bytes: int
+    num_tokens: int
+    seconds: float
+    is_complete: bool
+    strangers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BuildProgress:
+    """So far: chunks of the chunks due, and text bytes of both splits."""
+
+    done_chunks: int
+    due_chunks: int
+    text_bytes: int
+
+
+def lock_of(directory: Path) -> Path:
+    """The lock file of a store; it lies beside, since a forced rebuild swaps the directory itself."""
+    return directory.with_name(f".{directory.name}.lock")
+
+
+def build_store(
+    directory: Path,
+    settings: StoreSettings,
+    slices: Sequence[Any],
+    open_source: OpenSource,
+    *,
+    mode: str = "normal",
+    workers: int = 1,
+    progress: Callable[[BuildProgress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> BuildResult:
+    """Build what is missing of a store.
+
+    Args:
+        directory: ``<cache>/store/<dataset>``.
+        settings: of the store; an existing one must have the same.
+        slices: the plan, JSON-able; slices recorded earlier must come first and be unchanged.
+        open_source: gives a function from slice number to documents, and the tokenizer. Called once in every process, so
+            with several ``workers`` it must be picklable (a module's function, or a `functools.partial` of one).
+        mode: ``normal`` builds slices without a chunk of the right size; ``inverse`` also checks the content of all
+            others and rebuilds the damaged; ``force_rebuild`` builds all anew beside the old store and then swaps.
+        workers: processes; 1 builds in this one.
+        progress: called after each chunk.
+        should_stop: asked after each chunk; True ends the build early, to be continued by the next.
+
+    Raises:
+        ConfigError: unknown mode or compression, or a compression other than the store's.
+        IntegrityError: the store holds other data, another tokenizer, or its plan no longer fits the source.
+        LockedError: another process builds here.
+        StorageError: the disk refuses; what was committed stays.
+        DataError: from the source.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"unknown build mode {mode!r}", remedy=f"choose one of {', '.join(MODES)}")
+    check_compression(settings.compression)
+    build = _Build(settings, slices, open_source, workers, progress, should_stop)
+    with FileLock(lock_of(directory), what=f"the cache {directory.name}"):
+        recover(directory)
+        if mode == "force_rebuild" and (directory / METADATA_NAME).exists():
+            return _rebuild(directory, build)
+        return build.run(directory, check_content=mode == "inverse")
+
+
+def recover(directory: Path) -> None:
+    """Finish a swap that a crash interrupted; needs the lock. Raises StorageError, IntegrityError."""
+    beside, replaced = _beside(directory), _replaced(directory)
+    if not directory.exists() and replaced.exists():
+        # The swap began, so the new store was complete.
+        rename(beside if beside.exists() else replaced, directory)
+    if replaced.exists():
+        remove_tree(replaced)
+
+
+def _beside(directory: Path) -> Path:
+    return directory.with_name(f".{directory.name}.rebuilding")
+
+
+def _replaced(directory: Path) -> Path:
+    return directory.with_name(f".{directory.name}.replaced")
+
+
+def _rebuild(directory: Path, build: _Build) -> BuildResult:
+    """Build beside, swap, delete after: the old store is whole until the new one is."""
+    beside = _beside(directory)
+    if beside.exists() and not build.can_continue(beside):
+        remove_tree(beside)
+    result = build.run(beside, check_content=False)
+    if result.is_complete:
+        crash_point("cache.before_swap")
+        rename(directory, _replaced(directory))
+        crash_point("cache.in_swap")
+        rename(beside, directory)
+        crash_point("cache.after_swap")
+        remove_tree(_replaced(directory))
+    return result
+
+
+@dataclass(frozen=True)
+class _Build:
+    """One call's arguments, applicable to the store's own directory or to one beside it."""
+
+    settings: StoreSettings
+    slices: Sequence[Any]
+    open_source: OpenSource
+    workers: int
+    progress: Callable[[BuildProgress], None] | None
+    should_stop: Callable[[], bool] | None
+
+    def can_continue(self, directory: Path) -> bool:
+        """True when a half-built store there is of the same settings and plan."""
+        try:
+            store = ChunkStore.open(directory)
+        except IntegrityError:
+            return False
+        return store.settings == self.settings and list(store.plan) == list(self.slices)
+
+    def run(self, directory: Path, *, check_content: bool) -> BuildResult:
+        began = time.monotonic()
+        store = self._open(directory)
+        damaged = store.problems(hashes=check_content)
+        for problem in damaged:
+            del store.records[problem.split][problem.number]
+        due = store.unbuilt()
+        built = self._build_chunks(store, due) if due else {}
+        store.commit()
+        crash_point("cache.after_commit")
+        records = [record for entry in built.values() for record in entry.values()]
+        return BuildResult(
+            built=tuple(sorted(built)),
+            damaged=tuple(damaged),
+            text_bytes=sum(record.text_bytes for record in records),
+            num_tokens=sum(record.num_tokens for record in records),
+            seconds=time.monotonic() - began,
+            is_complete=len(built) == len(due),
+            strangers=tuple(path.name for path in store.strangers()),
+        )
+
+    def _open(self, directory: Path) -> ChunkStore:
+        if not (directory / METADATA_NAME).exists():
+            # Without metadata nothing vouches for what lies there: begin again, over whatever a killed first build left.
+            store = ChunkStore.create(directory, self.settings)
+        else:
+            store = ChunkStore.open(directory)
+            _require_same(store, self.settings)
+        for place in (directory, directory / VALIDATION):
+            remove_leftovers(place)
+        store.record_plan(self.slices)
+        return store
+
+    def _build_chunks(self, store: ChunkStore, due: Sequence[int]) -> dict[int, dict[str, ChunkRecord]]:
+        job = SliceJob(store.directory, store.settings, store.validation_slices, self.open_source)
+        run = in_this_process if self.workers <= 1 or len(due) == 1 else in_worker_processes
+        built: dict[int, dict[str, ChunkRecord]] = {}
+        text_bytes = 0
+        with JsonlAppender(store.directory / JOURNAL_NAME, fsync=True) as journal, closing(run(job, due, self.workers)) as results:
+            for number, records in results:
+                journal.append({split: asdict(record) for split, record in records.items()})
+                crash_point("cache.after_record")
+                built[number] = records
+                for split, record in records.items():
+                    store.records[split][number] = record
+                    text_bytes += record.text_bytes
+                if self.progress is not None:
+                    self.progress(BuildProgress(len(built), len(due), text_bytes))
+                if self.should_stop is not None and self.should_stop():
+                    break
+        return built
+
+
+def _require_same(store: ChunkStore, settings: StoreSettings) -> None:
+    where = str(store.directory)
+    if store.settings.fingerprint != settings.fingerprint:
+        remedy = "choose another cache name, or build with --force-rebuild"
+        raise IntegrityError(f"the cache {store.settings.dataset} holds other data", where=where, remedy=remedy)
+    store.require_tokenizer(settings.tokenizer)
+    if store.settings.compression != settings.compression:
+        what = f"the cache is compressed with {store.settings.compression}, {settings.compression} was asked for"
+        raise ConfigError(what, where=where, remedy="keep its compression, or build with --force-rebuild")
+
+
+@dataclass(frozen=True)
+class SliceJob:
+    """Builds the chunks of one slice after another; picklable. `open` is called once in the process that runs it."""
+
+    directory: Path
+    settings: StoreSettings
+    validation_slices: int
+    open_source: OpenSource
+
+    def open(self) -> Callable[[int], dict[str, ChunkRecord]]:
+        """The function from slice number to the records of its chunks, which are on the disk when it returns."""
+        read_slice, encoder = self.open_source()
+        store = ChunkStore(self.directory, self.settings, [], self.validation_slices, {})
+        store.require_tokenizer(encoder.fingerprint)
+
+        def build(number: int) -> dict[str, ChunkRecord]:
+            splits = store.splits_of(number)
+            tables = encode_slice(read_slice(number), encoder, splits)
+            records: dict[str, ChunkRecord] = {}
+            for split in splits:
+                data, records[split] = write_chunk(tables[split], store.header(split, number), self.settings.compression)
+                write_bytes(store.path(split, number), data)
+                crash_point("cache.after_chunk")
+            return records
+
+        return build

@@ -1,0 +1,162 @@
+"""Fetching ahead: a thread prepares the next steps' rows while the present step computes.
+
+Addressed by step, not iterated: asking for any step is allowed, and steps asked for in order are found ready. Sample ``i``
+of the run is ``step x global_batch + j``; a rank takes a contiguous share of ``j``. A thread suffices, since decoding and
+copying release the interpreter; it holds nothing that must be cleaned up.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llm_training.cache.batch import Batch
+from llm_training.cache.order import Order
+from llm_training.cache.reader import PackedDataset
+from llm_training.errors import StorageError
+
+PREFETCH_STEPS = 2
+TIMEOUT_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class RankShare:
+    """The part of a global batch that one rank takes: samples ``first .. last - 1`` of it."""
+
+    first: int
+    last: int
+
+    @staticmethod
+    def of(rank: int, world_size: int, global_batch: int) -> RankShare:
+        """Shares of all ranks together are the whole batch, in rank order; they differ by at most one sample."""
+        return RankShare(rank * global_batch // world_size, (rank + 1) * global_batch // world_size)
+
+
+class BatchLoader:
+    """Rows of this rank, by step.
+
+    Args:
+        dataset, order: what to read and in which order; `replace` changes both at a join.
+        global_batch: samples in a step over all ranks.
+        rank, world_size: which share of them to fetch.
+        prefetch_steps: steps prepared ahead; 0 reads in the calling thread.
+        timeout_seconds: how long `fetch` waits for one step before it gives up.
+
+    `wait_seconds` is the time that callers of `fetch` have spent waiting, in all.
+    """
+
+    def __init__(
+        self,
+        dataset: PackedDataset,
+        order: Order,
+        *,
+        global_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        prefetch_steps: int = PREFETCH_STEPS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        self.wait_seconds = 0.0
+        self._dataset = dataset
+        self._order = order
+        self._global_batch = global_batch
+        self._share = RankShare.of(rank, world_size, global_batch)
+        self._prefetch_steps = prefetch_steps
+        self._timeout_seconds = timeout_seconds
+        self._worker: _Worker | None = None
+
+    def fetch(self, step: int) -> Batch:
+        """The rows of this rank for the update after ``step`` completed steps: ``[B, T]``, B possibly 0.
+
+        Raises:
+            IntegrityError, StorageError: from reading, naming the chunk; also StorageError after the time-out.
+        """
+        began = time.perf_counter()
+        try:
+            return self._read(step) if self._prefetch_steps == 0 else self._take(step)
+        finally:
+            self.wait_seconds += time.perf_counter() - began
+
+    def replace(self, dataset: PackedDataset, order: Order) -> None:
+        """Go on with another dataset and order (at a join); what was prepared is dropped."""
+        self.close()
+        self._dataset, self._order = dataset, order
+
+    def close(self) -> None:
+        """Stop the thread; `fetch` starts it again."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop()
+
+    def __enter__(self) -> BatchLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self, step: int) -> Batch:
+        start = step * self._global_batch
+        return self._dataset.rows(self._order.rows(start + self._share.first, start + self._share.last))
+
+    def _take(self, step: int) -> Batch:
+        if self._worker is None or self._worker.next_step != step:
+            self.close()
+            self._worker = _Worker(self._read, step, self._prefetch_steps)
+        try:
+            return self._worker.take(self._timeout_seconds)
+        except BaseException:
+            # A failed worker is done for; asking again tries again.
+            self.close()
+            raise
+
+
+class _Worker:
+    """A thread that reads consecutive steps into a bounded buffer."""
+
+    def __init__(self, read: Callable[[int], Batch], first_step: int, capacity: int) -> None:
+        self.next_step = first_step
+        self._read = read
+        self._capacity = capacity
+        self._ready: list[Batch] = []
+        self._error: BaseException | None = None
+        self._is_stopping = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, args=(first_step,), name="data-loader", daemon=True)
+        self._thread.start()
+
+    def take(self, timeout_seconds: float) -> Batch:
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._error, timeout_seconds)
+            if self._ready:
+                self.next_step += 1
+                self._changed.notify_all()
+                return self._ready.pop(0)
+            if self._error is not None:
+                raise self._error
+        what = f"no data for step {self.next_step} within {timeout_seconds:g} seconds"
+        raise StorageError(what, remedy="check the disk or network the cache lies on")
+
+    def stop(self) -> None:
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+        self._thread.join(timeout=5.0)
+
+    def _run(self, step: int) -> None:
+        try:
+            while True:
+                batch = self._read(step)
+                with self._changed:
+                    self._ready.append(batch)
+                    self._changed.notify_all()
+                    self._changed.wait_for(lambda: len(self._ready) < self._capacity or self._is_stopping)
+                    if self._is_stopping:
+                        return
+                step += 1
+        except BaseException as error:
+            # Whatever it is, it belongs to the caller of `fetch`: a thread has nobody else to tell.
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()

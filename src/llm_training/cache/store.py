@@ -1,0 +1,252 @@
+"""The token store of one dataset: its plan, its chunks and the metadata that vouches for them.
+
+    store/<dataset>/plan.json                        slices, append-only
+    store/<dataset>/cache_metadata.json              settings, and size, hash and counts of every chunk
+    store/<dataset>/build.jsonl                      records of chunks built since; only while a build is under way or was killed
+    store/<dataset>/chunk_000000.arrow               training documents of slice 0
+    store/<dataset>/validation/chunk_000000.arrow    its held-out documents, for slices of the first plan only
+
+The held-out set is frozen with the first plan, so that figures of one dataset can be compared for as long as it grows:
+held-out documents of later slices are neither trained on nor added to it. ``test`` documents are never stored.
+A chunk exists when a record of it does; the record is written after the file. This module reads and writes the store,
+`build` decides what to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_training.cache.arrow_file import REPAIR, check_bytes
+from llm_training.cache.chunk import ChunkHeader, ChunkRecord, ChunkTokens, Provenance, read_chunk, read_provenance
+from llm_training.cache.sealed import parse_content, read_sealed, write_sealed
+from llm_training.errors import IntegrityError, StorageError
+from llm_training.storage.append import read_jsonl
+from llm_training.storage.durable import make_directory, remove_file
+from llm_training.storage.reading import read_bytes
+
+METADATA_NAME = "cache_metadata.json"
+PLAN_NAME = "plan.json"
+JOURNAL_NAME = "build.jsonl"
+TRAIN, VALIDATION = "train", "validation"
+VERSION = 1
+_METADATA_KIND, _PLAN_KIND = "llm-training token store", "llm-training plan"
+
+Records = dict[str, dict[int, ChunkRecord]]
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """What decides the bytes of every chunk, beside the plan.
+
+    Attributes:
+        dataset: directory name of the dataset.
+        fingerprint: sha256 of what the dataset is made from (`catalog.Identity`).
+        tokenizer: fingerprint of the tokenizer.
+        vocab_size, separator_id: of the tokenizer.
+        compression: ``lz4``, ``zstd`` or ``none``.
+    """
+
+    dataset: str
+    fingerprint: str
+    tokenizer: str
+    vocab_size: int
+    separator_id: int
+    compression: str = "lz4"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A chunk that is not what it should be, and how."""
+
+    split: str
+    number: int
+    reason: str
+
+
+def chunk_name(number: int) -> str:
+    """File name of chunk ``number`` in the store."""
+    return f"chunk_{number:06d}.arrow"
+
+
+class ChunkStore:
+    """A store on disk. Holds no open files; many may read while one process (which holds the lock) builds."""
+
+    def __init__(self, directory: Path, settings: StoreSettings, plan: Sequence[Any], validation_slices: int, records: Records) -> None:
+        self.directory = directory
+        self.settings = settings
+        self.plan = plan
+        self.validation_slices = validation_slices
+        self.records = records
+
+    @staticmethod
+    def create(directory: Path, settings: StoreSettings) -> ChunkStore:
+        """A store without chunks; nothing but directories is written until a plan is recorded. Raises StorageError.
+
+        A plan that is there already (a kill came before the metadata, or the metadata was lost) goes on to hold, since
+        it says which slices the frozen validation set has.
+        """
+        make_directory(directory / VALIDATION)
+        slices, validation_slices = [], 0
+        with suppress(IntegrityError, StorageError):
+            plan = read_sealed(directory / PLAN_NAME, _PLAN_KIND, VERSION)
+            if plan["fingerprint"] == settings.fingerprint:
+                slices, validation_slices = plan["slices"], plan["validation_slices"]
+        return ChunkStore(directory, settings, slices, validation_slices, {TRAIN: {}, VALIDATION: {}})
+
+    @staticmethod
+    def open(directory: Path) -> ChunkStore:
+        """Read plan, metadata and journal.
+
+        Raises:
+            IntegrityError: there is none, or one of its files is damaged.
+            StorageError: the disk refuses.
+        """
+        if not (directory / METADATA_NAME).exists():
+            raise IntegrityError("no cache here", where=str(directory), remedy="build it with llm-build-cache")
+        plan = read_sealed(directory / PLAN_NAME, _PLAN_KIND, VERSION)
+        metadata = read_sealed(directory / METADATA_NAME, _METADATA_KIND, VERSION)
+
+        def parse() -> ChunkStore:
+            settings = StoreSettings(**metadata["settings"])
+            records = {split: _by_number(metadata[split]) for split in (TRAIN, VALIDATION)}
+            return ChunkStore(directory, settings, plan["slices"], plan["validation_slices"], records)
+
+        store = parse_content(directory / METADATA_NAME, parse)
+        if plan["fingerprint"] != store.settings.fingerprint:
+            raise IntegrityError("plan and metadata belong to different datasets", where=str(directory), remedy=REPAIR)
+        store._merge_journal()
+        return store
+
+    def _merge_journal(self) -> None:
+        for entry in read_jsonl(self.directory / JOURNAL_NAME):
+            for split in self.records:
+                if split in entry:
+                    record = parse_content(self.directory / JOURNAL_NAME, lambda content=entry[split]: ChunkRecord.from_json(content))
+                    self.records[split][record.number] = record
+
+    def record_plan(self, slices: Sequence[Any]) -> None:
+        """Make ``slices`` (JSON-able, in order) the plan. The first plan fixes the validation slices.
+
+        Raises:
+            IntegrityError: the slices known so far are not a prefix of ``slices``: a source was edited, not added to.
+            StorageError: the disk refuses.
+        """
+        for number, (known, given) in enumerate(zip(self.plan, slices, strict=False)):
+            if known != given:
+                self._refuse_plan(f"slice {number} of the source is not what it was when the cache was planned")
+        if len(slices) < len(self.plan):
+            self._refuse_plan(f"the source has {len(slices)} slices, {len(self.plan)} were planned")
+        if not self.plan:
+            self.validation_slices = len(slices)
+        if list(slices) != list(self.plan) or not (self.directory / PLAN_NAME).exists():
+            self.plan = list(slices)
+            content = {
+                "kind": _PLAN_KIND,
+                "version": VERSION,
+                "fingerprint": self.settings.fingerprint,
+                "validation_slices": self.validation_slices,
+                "slices": self.plan,
+            }
+            write_sealed(self.directory / PLAN_NAME, content)
+        if not (self.directory / METADATA_NAME).exists():
+            self.commit()
+
+    def _refuse_plan(self, what: str) -> None:
+        raise IntegrityError(what, where=str(self.directory), remedy="give the changed data another name, or build with --force-rebuild")
+
+    def commit(self) -> None:
+        """Fold everything known into the metadata and drop the journal. Raises StorageError."""
+        content = {"kind": _METADATA_KIND, "version": VERSION, "settings": asdict(self.settings), "totals": self.totals()}
+        for split, records in self.records.items():
+            content[split] = [asdict(records[number]) for number in sorted(records)]
+        write_sealed(self.directory / METADATA_NAME, content)
+        remove_file(self.directory / JOURNAL_NAME)
+
+    def totals(self) -> dict[str, dict[str, int]]:
+        """Chunks, documents, tokens, text bytes and file bytes of each split."""
+        names = ("num_documents", "num_tokens", "text_bytes", "num_bytes")
+        return {
+            split: {"num_chunks": len(records), **{name: sum(getattr(record, name) for record in records.values()) for name in names}}
+            for split, records in self.records.items()
+        }
+
+    def splits_of(self, number: int) -> tuple[str, ...]:
+        """The splits that slice ``number`` has a chunk of."""
+        return (TRAIN, VALIDATION) if number < self.validation_slices else (TRAIN,)
+
+    def path(self, split: str, number: int) -> Path:
+        """File of a chunk."""
+        return (self.directory if split == TRAIN else self.directory / VALIDATION) / chunk_name(number)
+
+    def header(self, split: str, number: int) -> ChunkHeader:
+        """What the chunk's schema must say."""
+        settings = self.settings
+        return ChunkHeader(number, split, settings.tokenizer, settings.vocab_size, settings.separator_id)
+
+    def require_tokenizer(self, fingerprint: str) -> None:
+        """Raise IntegrityError unless the store was built with this tokenizer."""
+        if fingerprint != self.settings.tokenizer:
+            what = f"the cache was built with tokenizer {self.settings.tokenizer[:8]}, not with {fingerprint[:8]}"
+            raise IntegrityError(what, where=str(self.directory), remedy="use that tokenizer, or build a cache with this one")
+
+    def read(self, split: str, number: int) -> ChunkTokens:
+        """Read, check and decode a chunk. Raises IntegrityError naming the file; StorageError."""
+        record, data = self._read_bytes(split, number)
+        return read_chunk(data, record, self.header(split, number), str(self.path(split, number)))
+
+    def provenance(self, split: str, number: int) -> list[Provenance]:
+        """Where each document of a chunk came from. Raises IntegrityError, StorageError."""
+        record, data = self._read_bytes(split, number)
+        return read_provenance(data, record, self.header(split, number), str(self.path(split, number)))
+
+    def _read_bytes(self, split: str, number: int) -> tuple[ChunkRecord, bytes]:
+        path = self.path(split, number)
+        record = self.records[split].get(number)
+        if record is None or not path.exists():
+            raise IntegrityError(f"chunk {number} is missing", where=str(path), remedy=REPAIR)
+        return record, read_bytes(path, max_bytes=record.num_bytes)
+
+    def problems(self, *, hashes: bool) -> list[Problem]:
+        """Recorded chunks whose file is missing or wrong: in size, and with ``hashes`` in content. Not raised but listed."""
+        found: list[Problem] = []
+        for split, records in self.records.items():
+            for number, record in sorted(records.items()):
+                if reason := self._fault(self.path(split, number), record, hashes):
+                    found.append(Problem(split, number, reason))
+        return found
+
+    def _fault(self, path: Path, record: ChunkRecord, hashes: bool) -> str:
+        try:
+            size = path.lstat().st_size
+        except OSError as error:
+            return f"{path}: {error.strerror}"
+        if size != record.num_bytes:
+            return f"{path}: {size} bytes, expected {record.num_bytes}"
+        if hashes:
+            try:
+                check_bytes(read_bytes(path, max_bytes=record.num_bytes), record.num_bytes, record.sha256, str(path))
+            except (IntegrityError, StorageError) as error:
+                return f"{path}: {error.what}"
+        return ""
+
+    def unbuilt(self) -> list[int]:
+        """Slices of the plan that lack the record of one of their chunks."""
+        return [number for number in range(len(self.plan)) if any(number not in self.records[split] for split in self.splits_of(number))]
+
+    def strangers(self) -> list[Path]:
+        """Chunk-like files that no record knows: ignored by every reader, worth a warning."""
+        known = {self.path(split, number) for split, records in self.records.items() for number in records}
+        found = [*self.directory.glob("chunk_*.arrow"), *(self.directory / VALIDATION).glob("chunk_*.arrow")]
+        return sorted(set(found) - known)
+
+
+def _by_number(entries: Iterable[Mapping[str, Any]]) -> dict[int, ChunkRecord]:
+    records = [ChunkRecord.from_json(entry) for entry in entries]
+    by_number = {record.number: record for record in records}
+    if len(by_number) != len(records):
+        raise ValueError("a chunk number occurs twice")
+    return by_number

@@ -1,0 +1,264 @@
+"""The view of a store for one row length and packing strategy: a small plan of rows for each chunk, and its own metadata.
+
+    packed_sequences/<T>/<dataset>/cache_metadata.json
+    packed_sequences/<T>/<dataset>/packed_chunk_000000.arrow     rows over store/<dataset>/chunk_000000.arrow
+
+A view holds no tokens. It is a pure function of document lengths, so it is rebuilt in moments for another length
+(curriculum, longer context) without tokenising again. Strategies other than the default have ``.<strategy>`` after the
+dataset's name, so that runs with different strategies do not overwrite each other's view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from llm_training.cache.arrow_file import REPAIR, check_bytes, declared_bytes, read_arrow, write_arrow
+from llm_training.cache.chunk import ChunkRecord
+from llm_training.cache.packing import PackingStats, RowPlan, measure, pack, strategy_named
+from llm_training.cache.sealed import parse_content, read_sealed, write_sealed
+from llm_training.cache.store import METADATA_NAME, TRAIN, ChunkStore
+from llm_training.errors import IntegrityError
+from llm_training.storage.directories import remove_leftovers
+from llm_training.storage.durable import make_directory, write_bytes
+from llm_training.storage.faults import crash_point
+from llm_training.storage.hashing import record_of
+from llm_training.storage.locks import FileLock
+from llm_training.storage.reading import read_bytes
+
+DEFAULT_STRATEGY = "best_fit"
+VIEWS_DIRECTORY = "packed_sequences"
+VERSION = 1
+_KIND = "llm-training packed view"
+_BATCH_ROWS = 1 << 14
+_COMMIT_CHUNKS = 512
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """What a view is made from, beside the store's chunks."""
+
+    dataset: str
+    fingerprint: str
+    tokenizer: str
+    sequence_length: int
+    strategy: str = DEFAULT_STRATEGY
+
+    @property
+    def directory_name(self) -> str:
+        """Name of the view's directory under its sequence length."""
+        return self.dataset if self.strategy == DEFAULT_STRATEGY else f"{self.dataset}.{self.strategy}"
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """What the metadata states about the row plan of one chunk. ``content`` is that of the store's chunk it was made from."""
+
+    number: int
+    num_bytes: int
+    sha256: str
+    decoded_bytes: int
+    content: str
+    num_rows: int
+    num_tokens: int
+    num_padding_tokens: int
+    num_dropped_tokens: int
+    num_documents: int
+    num_cut_documents: int
+
+
+def packed_chunk_name(number: int) -> str:
+    """File name of the row plan of chunk ``number``."""
+    return f"packed_chunk_{number:06d}.arrow"
+
+
+def view_directory(cache_directory: Path, settings: ViewSettings) -> Path:
+    """Where the view lies."""
+    return cache_directory / VIEWS_DIRECTORY / str(settings.sequence_length) / settings.directory_name
+
+
+def plan_schema(number: int, settings: ViewSettings) -> pa.Schema:
+    """Arrow schema of a row plan: per row, three lists with one entry a piece."""
+    pieces = pa.list_(pa.field("item", pa.uint32(), nullable=False))
+    header = {
+        "format": "llm-training row plan",
+        "version": VERSION,
+        "number": number,
+        "sequence_length": settings.sequence_length,
+        "strategy": settings.strategy,
+        "tokenizer": settings.tokenizer,
+    }
+    fields = [pa.field(name, pieces, nullable=False) for name in ("documents", "starts", "lengths")]
+    return pa.schema(fields, metadata={key: str(value) for key, value in header.items()})
+
+
+class PackedView:
+    """A view on disk, ready to read. ``records`` holds the row plans by chunk number."""
+
+    def __init__(self, directory: Path, settings: ViewSettings, records: dict[int, PlanRecord]) -> None:
+        self.directory = directory
+        self.settings = settings
+        self.records = records
+
+    @staticmethod
+    def open(directory: Path) -> PackedView:
+        """Read the metadata. Raises IntegrityError when there is none or it is damaged, StorageError."""
+        path = directory / METADATA_NAME
+        if not path.exists():
+            raise IntegrityError("no packed view here", where=str(directory), remedy="build it with llm-build-cache")
+        metadata = read_sealed(path, _KIND, VERSION)
+
+        def parse() -> PackedView:
+            records = [PlanRecord(**entry) for entry in metadata["chunks"]]
+            return PackedView(directory, ViewSettings(**metadata["settings"]), {record.number: record for record in records})
+
+        return parse_content(path, parse)
+
+    @property
+    def stats(self) -> PackingStats:
+        """Rows, tokens, padding and cut documents of all chunks together."""
+        names = ("num_rows", "num_tokens", "num_padding_tokens", "num_dropped_tokens", "num_documents", "num_cut_documents")
+        return PackingStats(**{name: sum(getattr(record, name) for record in self.records.values()) for name in names})
+
+    def commit(self) -> None:
+        """Write the metadata. Raises StorageError."""
+        totals = {**asdict(self.stats), "num_chunks": len(self.records)}
+        chunks = [asdict(self.records[number]) for number in sorted(self.records)]
+        content = {"kind": _KIND, "version": VERSION, "settings": asdict(self.settings), "totals": totals, "chunks": chunks}
+        write_sealed(self.directory / METADATA_NAME, content)
+
+    def path(self, number: int) -> Path:
+        """File of a row plan."""
+        return self.directory / packed_chunk_name(number)
+
+    def is_current(self, number: int, chunk: ChunkRecord) -> bool:
+        """True when the row plan of that chunk is recorded, is of these tokens, and its file has the right size."""
+        record = self.records.get(number)
+        if record is None or record.content != chunk.content:
+            return False
+        try:
+            return self.path(number).lstat().st_size == record.num_bytes
+        except OSError:
+            return False
+
+    def read_plan(self, number: int) -> RowPlan:
+        """Read, check and decode the row plan of a chunk. Raises IntegrityError naming the file; StorageError."""
+        path, record = self.path(number), self.records.get(number)
+        if record is None or not path.exists():
+            raise IntegrityError(f"row plan {number} is missing", where=str(path), remedy=REPAIR)
+        data = read_bytes(path, max_bytes=record.num_bytes)
+        check_bytes(data, record.num_bytes, record.sha256, str(path))
+        batches = list(read_arrow(data, plan_schema(number, self.settings), record.decoded_bytes, str(path)))
+        counts = [np.diff(batch.column("documents").offsets.to_numpy()) for batch in batches]
+        row_offsets = np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *counts]))
+        columns = [_flat(batches, name) for name in ("documents", "starts", "lengths")]
+        if any(len(column) != row_offsets[-1] for column in columns) or len(row_offsets) != record.num_rows + 1:
+            raise IntegrityError("row counts and piece lists disagree", where=str(path), remedy=REPAIR)
+        return RowPlan(row_offsets, *columns, sequence_length=self.settings.sequence_length)
+
+
+def _flat(batches: list[pa.RecordBatch], name: str) -> Any:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *(batch.column(name).values.to_numpy() for batch in batches)])
+
+
+def build_view(
+    cache_directory: Path,
+    store: ChunkStore,
+    sequence_length: int,
+    strategy: str = DEFAULT_STRATEGY,
+    *,
+    check_content: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> PackedView:
+    """Plan the rows of every training chunk that has no current plan, and return the view.
+
+    Args:
+        cache_directory: the directory that holds ``store`` and ``packed_sequences``.
+        store: with the chunks to plan for; all records are planned, gaps are left out.
+        sequence_length, strategy: of the rows.
+        check_content: read existing plans and replace the damaged (mode ``inverse``).
+        progress: called with plans done and plans due.
+
+    Raises:
+        ConfigError: unknown strategy.
+        IntegrityError: a chunk of the store is damaged.
+        LockedError: another process builds this view.
+        StorageError: the disk refuses.
+    """
+    strategy_named(strategy)
+    wanted = ViewSettings(store.settings.dataset, store.settings.fingerprint, store.settings.tokenizer, sequence_length, strategy)
+    directory = view_directory(cache_directory, wanted)
+    with FileLock(directory.with_name(f".{directory.name}.lock"), what=f"the packed view {directory}"):
+        make_directory(directory)
+        remove_leftovers(directory)
+        view = _open_or_empty(directory, wanted)
+        chunks = store.records[TRAIN]
+        view.records = {number: view.records[number] for number, chunk in chunks.items() if view.is_current(number, chunk)}
+        if check_content:
+            view.records = {number: record for number, record in view.records.items() if _is_readable(view, number)}
+        due = sorted(set(chunks) - set(view.records))
+        for done, number in enumerate(due, 1):
+            view.records[number] = _build_plan(view, store, number)
+            crash_point("cache.after_plan")
+            if done % _COMMIT_CHUNKS == 0:
+                view.commit()
+            if progress is not None:
+                progress(done, len(due))
+        view.commit()
+        return view
+
+
+def _open_or_empty(directory: Path, wanted: ViewSettings) -> PackedView:
+    """The view there, or an empty one in its place: a damaged view, or one of other data, costs nothing to replace."""
+    try:
+        view = PackedView.open(directory)
+    except IntegrityError:
+        return PackedView(directory, wanted, {})
+    return view if view.settings == wanted else PackedView(directory, wanted, {})
+
+
+def _is_readable(view: PackedView, number: int) -> bool:
+    try:
+        view.read_plan(number)
+    except IntegrityError:
+        return False
+    return True
+
+
+def _build_plan(view: PackedView, store: ChunkStore, number: int) -> PlanRecord:
+    offsets = store.read(TRAIN, number).document_offsets
+    plan = pack(offsets, view.settings.sequence_length, view.settings.strategy)
+    data = write_arrow(plan_schema(number, view.settings), _plan_batches(plan, number, view.settings), "lz4")
+    write_bytes(view.path(number), data)
+    return PlanRecord(
+        number=number,
+        num_bytes=data.size,
+        sha256=record_of(data).digest,
+        decoded_bytes=declared_bytes(data),
+        content=store.records[TRAIN][number].content,
+        **_stats_fields(measure(plan, offsets)),
+    )
+
+
+def _stats_fields(stats: PackingStats) -> Mapping[str, int]:
+    return asdict(stats)
+
+
+def _plan_batches(plan: RowPlan, number: int, settings: ViewSettings) -> list[pa.RecordBatch]:
+    schema = plan_schema(number, settings)
+    batches: list[pa.RecordBatch] = []
+    for first in range(0, plan.num_rows, _BATCH_ROWS):
+        offsets = plan.row_offsets[first : first + _BATCH_ROWS + 1]
+        pieces = slice(offsets[0], offsets[-1])
+        local = pa.array((offsets - offsets[0]).astype(np.int32))
+        columns = [
+            pa.ListArray.from_arrays(local, pa.array(column[pieces].astype(np.uint32)), type=schema.field(0).type)
+            for column in (plan.documents, plan.starts, plan.lengths)
+        ]
+        batches.append(pa.record_batch(columns, schema=schema))
+    return batches
