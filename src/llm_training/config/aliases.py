@@ -202,6 +202,8 @@ _SINKS: Final = "metrics.jsonl and the JSON run log are always written; other tr
 _YES_ONLY: Final = (True, "yes", "on")
 _NO_ONLY: Final = (False, "no", "off", None, "null", "none", "")
 
+_RANKS: Final = "start ranks with torchrun --nproc_per_node=N -m llm_training.main"
+
 FIXED: Final[Mapping[str, Translate]] = {
     "data.num_samples": _only(
         ("auto", None, "null"), "all documents are used (evaluation.num_samples counts texts written after training)"
@@ -210,8 +212,9 @@ FIXED: Final[Mapping[str, Translate]] = {
     "data.shuffle": _only(_YES_ONLY, "the order of rows is a shuffle fixed by training.seed"),
     "data.min_length": _only((0, 1, None, "null"), "documents are not filtered by length in this version"),
     "training.use_epoch_based_training": _only(_YES_ONLY, "the first length given ends the run; give max_steps or max_tokens instead"),
-    "training.use_deepspeed": _only(_NO_ONLY, "start ranks with torchrun; DeepSpeed is not in this version"),
-    "training.deepspeed_config": _only(_NO_ONLY, "start ranks with torchrun; DeepSpeed is not in this version"),
+    "training.use_deepspeed": _only(_NO_ONLY, _RANKS),
+    "training.deepspeed_config": _only(_NO_ONLY, _RANKS),
+    "resources.num_gpus": _only((1, "auto", None, "null"), _RANKS),
     "monitoring.report_to": _only((*_NO_ONLY, "[]", "jsonl"), _SINKS),
     "training.report_to": _only((*_NO_ONLY, "[]", "jsonl"), _SINKS),
     "monitoring.no_wandb": _only(_YES_ONLY, _SINKS),
@@ -220,3 +223,24 @@ FIXED: Final[Mapping[str, Translate]] = {
     "monitoring.wandb_name": _only(_NO_ONLY, _SINKS),
     "monitoring.wandb_entity": _only(_NO_ONLY, _SINKS),
 }
+
+# Spellings that mean yes when a command line gives them no value.
+SWITCHES: Final = frozenset(
+    {
+        "training.use_amp",
+        "training.use_mixed_precision",
+        "training.mixed_precision",
+        "training.use_torch_compile",
+        "training.use_flash_attention",
+        "model.use_flash_attention",
+        "training.use_epoch_based_training",
+        "training.use_deepspeed",
+        "data.pack_sequences",
+        "cache.pack_sequences",
+        "data.use_packed_cache",
+        "data.shuffle",
+        "resources.distributed",
+        "monitoring.wandb",
+        "monitoring.no_wandb",
+    }
+)

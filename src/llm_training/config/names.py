@@ -29,13 +29,7 @@ def spelled(name: str) -> str:
 @cache
 def dotted_spellings() -> Mapping[str, Translate]:
     """Every accepted ``section.name`` with what it does to its value."""
-    found: dict[str, Translate] = {name: _keep(name) for name in all_fields()}
-    for target, others in RENAMES.items():
-        section = target.partition(".")[0]
-        found.update({f"{section}.{other}": _keep(target) for other in others})
-    for section, targets in ELSEWHERE.items():
-        for target in targets:
-            found.update({f"{section}.{key}": _keep(target) for key in _keys(target) if key not in SECTION_ONLY})
+    found: dict[str, Translate] = {name: _keep(target) for name, target in _renames().items()}
     found.update(FIXED)
     found.update(TRANSLATIONS)
     return found
@@ -75,6 +69,22 @@ def resolve(name: str) -> str:
 def meaning(dotted: str, value: Value) -> Meaning:
     """What the spelling sets. Raises :class:`llm_training.config.aliases.RefusedError` for a value it cannot honour."""
     return dotted_spellings()[dotted](value)
+
+
+@cache
+def _renames() -> Mapping[str, str]:
+    """Every dotted spelling that only renames, with the field it means."""
+    found: dict[str, str] = {name: name for name in all_fields()}
+    for target, others in RENAMES.items():
+        found.update({f"{target.partition('.')[0]}.{other}": target for other in others})
+    for section, targets in ELSEWHERE.items():
+        found.update({f"{section}.{key}": target for target in targets for key in _keys(target) if key not in SECTION_ONLY})
+    return found
+
+
+def renamed(dotted: str) -> str:
+    """The field that takes the value of this spelling unchanged, or an empty text when the value is translated or fixed."""
+    return _renames().get(dotted, "")
 
 
 def _keep(target: str) -> Translate:

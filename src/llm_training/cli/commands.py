@@ -1,0 +1,45 @@
+"""The table of commands: the word, the module that has it, and one line about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class CommandFact:
+    """One command: ``llm-WORD`` and ``python -m llm_training WORD``."""
+
+    module: str
+    summary: str
+
+
+COMMANDS: Final[Mapping[str, CommandFact]] = {
+    "train": CommandFact("llm_training.cli.train", "raw text to a trained, evaluated, sampled model"),
+    "prepare-data": CommandFact("llm_training.cli.prepare_data", "texts into train and validation files with a tokenizer"),
+    "train-tokenizer": CommandFact("llm_training.cli.train_tokenizer", "a byte-level BPE tokenizer from texts"),
+    "build-cache": CommandFact("llm_training.cli.build_cache", "the token cache that training reads; repair and verify it"),
+    "evaluate": CommandFact("llm_training.cli.evaluate", "loss, perplexity, bits per byte and accuracy of a model"),
+    "generate": CommandFact("llm_training.cli.generate", "text from a trained model"),
+    "plot": CommandFact("llm_training.cli.plot", "the curves of one or several runs as a picture"),
+    "logs": CommandFact("llm_training.cli.logs", "what a run logged, live or afterwards; the documents of a step"),
+    "cleanup": CommandFact("llm_training.cli.cleanup", "old checkpoints, removed by rule"),
+    "check-system": CommandFact("llm_training.cli.check_system", "what this machine offers for training"),
+}
+
+
+def overview() -> str:
+    """The list that ``python -m llm_training`` prints."""
+    width = max(len(word) for word in COMMANDS)
+    rows = [f"  {word:<{width}}  {fact.summary}" for word, fact in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Usage: python -m llm_training COMMAND ...",
+            "",
+            "Commands (each is also llm-COMMAND):",
+            *rows,
+            "",
+            "COMMAND --help shows one example.",
+        ]
+    )
