@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import threading
@@ -14,10 +15,8 @@ def pipe():
     stream = os.fdopen(writer, "w", encoding="utf-8")
     yield reader, stream
     for close in (lambda: os.close(reader), stream.close):
-        try:
+        with contextlib.suppress(OSError):
             close()
-        except OSError:
-            pass
 
 
 def read_all(descriptor):

@@ -51,6 +51,14 @@ def count(number: float) -> str:
     return _scaled(number, _COUNT_UNITS, joint="")
 
 
+def tick(value: float) -> str:
+    """A round count beside an axis: ``500``, ``2,500``, ``100 K``, ``1.5 M``; nothing for a fraction of one."""
+    for power, unit in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " K")):
+        if abs(value) >= power and (power > 1e3 or abs(value) >= 100_000):
+            return f"{value / power:,.6g}{unit}"
+    return f"{value:,.0f}" if value == round(value) else ""
+
+
 def figure(value: float | None, decimals: int = 3) -> str:
     """A metric: ``5.583``; ``nan`` stays visible; a missing value is ``--``."""
     return UNKNOWN if value is None else f"{value:,.{decimals}f}"
