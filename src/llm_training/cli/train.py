@@ -38,7 +38,10 @@ def train(
     print_config: bool = False,
     json: bool = False,
 ) -> int:
-    """Train a model on text.
+    """Train a model on text: prepare, tokenise, pack, train, evaluate, write samples. The same command again resumes.
+
+    Example:
+        llm-train my_texts/ --time-budget-minutes 30
 
     Args:
         values: fields given as flags, taken out of the words beforehand.

@@ -65,7 +65,7 @@ def _fact(section: str, key: str, field: FieldInfo) -> FieldFact:
         kind=kind,
         is_optional=is_optional,
         choices=choices,
-        bound=", ".join(_bounds(field)) or ("one of " + ", ".join(choices) if choices else ""),
+        bound=" and ".join(_bounds(field)) or ("one of " + ", ".join(choices) if choices else ""),
         default=field.get_default(call_default_factory=True),
         description=field.description or "",
     )
@@ -93,5 +93,5 @@ def _bounds(field: FieldInfo) -> list[str]:
         for attribute, template in _BOUND_WORDS.items():
             limit = getattr(constraint, attribute, None)
             if limit is not None:
-                words.append(template.format(limit))
+                words.append(template.format(f"{limit:g}" if isinstance(limit, float) else limit))
     return words

@@ -1,0 +1,26 @@
+"""Write the generated texts: the help of every command and docs/configuration.md. A test fails when they are stale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from llm_training.cli.commands import COMMANDS
+from llm_training.cli.door import HELP_DIRECTORY
+from llm_training.cli.help_text import make_help
+from llm_training.config.document import document
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    """Every generated file with its content."""
+    for word in COMMANDS:
+        yield HELP_DIRECTORY / f"{word}.txt", make_help(word)
+    yield ROOT / "docs" / "configuration.md", document()
+
+
+if __name__ == "__main__":
+    for path, text in texts():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")

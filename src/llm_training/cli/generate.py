@@ -1,0 +1,81 @@
+"""``llm-generate``: text from a trained model, printed as it is written."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from llm_training.cli import door
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    return door.run("generate", generate, arguments)
+
+
+def generate(
+    *prompts: str,
+    model_path: str,
+    prompt: str | None = None,
+    max_tokens: int = 200,
+    temperature: float = 0.7,
+    top_k: int | None = None,
+    top_p: float = 0.95,
+    stop: list[str] | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    json: bool = False,
+) -> int:
+    """Let a model write.
+
+    Example:
+        llm-generate --model-path runs/my_run --prompt "def main(" --max-tokens 100
+
+    Args:
+        prompts: words of the beginning; the same as --prompt.
+        model_path: a checkpoint, a run, or any Hugging Face directory of the three families.
+        prompt: beginning of the text; empty starts a new document; - reads standard input.
+        max_tokens: tokens written at most.
+        temperature: 0 takes the likeliest token every time; 1 samples the model's own distribution.
+        top_k: sample among so many likeliest tokens; empty is no limit.
+        top_p: sample among the likeliest tokens that together have this probability.
+        stop: stop before this text.
+        seed: for the same text again; empty draws one.
+        device: auto, cpu, cuda or mps.
+        json: print prompt and text as JSON when all is written.
+    """
+    from llm_training.cli.console import print_json
+    from llm_training.jobs.generate import generate as job
+
+    words = " ".join(prompts) if prompt is None else prompt
+    beginning = sys.stdin.read() if words == "-" else words
+    pieces = job(
+        model_path,
+        beginning,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        stop=stop or (),
+        seed=seed,
+        device=device,
+    )
+    if json:
+        print_json({"prompt": beginning, "text": "".join(pieces)})
+        return 0
+    _print_as_written(beginning)
+    for piece in pieces:
+        _print_as_written(piece)
+    print()
+    return 0
+
+
+def _print_as_written(text: str) -> None:
+    """Control characters that a model writes must not reach the terminal as commands."""
+    from llm_training.monitoring.printable import printable
+
+    print(printable(text) if sys.stdout.isatty() else text, end="", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""``llm-logs``: what a run recorded, as lines; live with ``--follow``; the documents of a step with ``--data``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from llm_training.cli import door
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    return door.run("logs", logs, arguments)
+
+
+def logs(
+    *runs: str,
+    training_id: str | None = None,
+    follow: bool = False,
+    data: int | None = None,
+    lines: int | None = None,
+    json: bool = False,
+) -> int:
+    """Show what a run recorded.
+
+    Example:
+        llm-logs --training-id 6.9M_stdlib_256_run_1 --follow
+
+    Args:
+        runs: a run directory, or the name of a run under runs/; the newest run when none is given.
+        training_id: the same as the run.
+        follow: go on showing what is recorded until the run ends.
+        data: show the documents that made this step instead.
+        lines: show so many last records only.
+        json: print the records as they are, one JSON object per line.
+    """
+    from llm_training.cli.console import print_table
+    from llm_training.jobs import logs as job
+
+    run = training_id or (runs[0] if runs else job.newest_run())
+    if data is not None:
+        rows = job.documents_of_step(run, data)
+        print_table(("row", "document", "source", "position", "tokens"), rows, right=frozenset({0, 3, 4}))
+        return 0
+    try:
+        for line in job.log_lines(run, follow=follow, last=lines, as_json=json):
+            print(line, flush=follow)
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
