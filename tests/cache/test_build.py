@@ -61,8 +61,13 @@ def test_growing_in_steps_gives_the_chunks_of_building_at_once(tmp_path):
         assert grown.store().records["train"][number] == whole.store().records["train"][number]
 
 
-@pytest.mark.slow
-def test_worker_processes_give_the_same_files(tmp_path):
+@pytest.fixture
+def importable(monkeypatch, repository):
+    """Spawned workers find the toy source by the parent's module path."""
+    monkeypatch.syspath_prepend(repository)
+
+
+def test_worker_processes_give_the_same_files(tmp_path, importable):
     alone, together = ToyCache(tmp_path / "alone"), ToyCache(tmp_path / "together")
     alone.build(6)
     seen = []
@@ -77,8 +82,7 @@ def broken_source():
     raise DataError("no such corpus", where="somewhere", remedy="look elsewhere")
 
 
-@pytest.mark.slow
-def test_an_error_in_a_worker_comes_through_whole(cache):
+def test_an_error_in_a_worker_comes_through_whole(cache, importable):
     with pytest.raises(DataError, match="no such corpus; at somewhere; look elsewhere"):
         cache.build(3, workers=2, source=broken_source)
 
@@ -191,8 +195,7 @@ def test_two_builders_exclude_each_other(cache):
 def test_a_giant_document_takes_several_rows_and_one_separator(tmp_path, monkeypatch):
     import llm_training.cache.chunk as chunk_module
 
-    monkeypatch.setattr(chunk_module, "PART_TOKENS", 16)
-    monkeypatch.setattr(chunk_module, "_BATCH_TOKENS", 16)
+    monkeypatch.setattr(chunk_module, "PART_BYTES", 32)
     cache = ToyCache(tmp_path)
     cache.build(1, source=partial(open_toy, size=200))
     store = cache.store()

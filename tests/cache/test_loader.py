@@ -1,0 +1,120 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from llm_training.cache.loader import BatchLoader, RankShare
+from llm_training.cache.order import Join, Order, ShuffleShape
+from llm_training.cache.pins import find_growth, pin_all
+from llm_training.cache.reader import PackedDataset
+from llm_training.errors import IntegrityError, StorageError
+
+SHAPE = ShuffleShape(4, 3)
+
+
+@pytest.fixture
+def dataset(built):
+    view = built.view(32)
+    return PackedDataset(built.store(), view, pin_all(view))
+
+
+def order_of(dataset, **options):
+    return Order(**{"seed": 7, "num_rows": len(dataset), "shape": SHAPE, **options})
+
+
+def inputs_of(loader, steps):
+    with loader:
+        return np.concatenate([loader.fetch(step).input_ids for step in steps])
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("prefetch_steps", [0, 1, 4])
+def test_the_ranks_together_get_the_samples_of_the_run(dataset, world_size, prefetch_steps):
+    order = order_of(dataset)
+    expected = dataset.rows(order.rows(0, 50)).input_ids
+    ranks = [
+        inputs_of(BatchLoader(dataset, order, global_batch=10, rank=rank, world_size=world_size, prefetch_steps=prefetch_steps), range(5))
+        for rank in range(world_size)
+    ]
+    for step in range(5):
+        parts = []
+        for rank, inputs in enumerate(ranks):
+            share = RankShare.of(rank, world_size, 10)
+            size = share.last - share.first
+            parts.append(inputs[step * size : (step + 1) * size])
+        assert np.array_equal(np.concatenate(parts), expected[step * 10 : step * 10 + 10])
+
+
+def test_any_step_may_be_asked_for(dataset):
+    order = order_of(dataset)
+    with BatchLoader(dataset, order, global_batch=4) as loader:
+        for step in (3, 4, 0, 1, 9, 9):
+            assert np.array_equal(loader.fetch(step).labels, dataset.rows(order.rows(step * 4, step * 4 + 4)).labels)
+        assert loader.wait_seconds > 0
+
+
+def test_more_ranks_than_samples_leave_some_without(dataset):
+    with BatchLoader(dataset, order_of(dataset), global_batch=1, rank=0, world_size=2) as loader:
+        assert loader.fetch(0).input_ids.shape == (0, 32)
+
+
+def test_steps_asked_for_in_order_are_found_ready(dataset, monkeypatch):
+    read = dataset.rows
+    monkeypatch.setattr(dataset, "rows", lambda indices: (time.sleep(0.05), read(indices))[1])
+    with BatchLoader(dataset, order_of(dataset), global_batch=4) as loader:
+        loader.fetch(0)
+        time.sleep(0.25)
+        before = loader.wait_seconds
+        loader.fetch(1)
+        assert loader.wait_seconds - before < 0.04
+
+
+def test_closing_leaves_no_thread(dataset):
+    loader = BatchLoader(dataset, order_of(dataset), global_batch=4)
+    loader.fetch(0)
+    assert any(thread.name == "data-loader" for thread in threading.enumerate())
+    loader.close()
+    assert not any(thread.name == "data-loader" for thread in threading.enumerate())
+    loader.close()
+    assert len(loader.fetch(1)) == 4
+    loader.close()
+
+
+def test_a_damaged_chunk_is_named_to_the_consumer_and_a_repair_lets_it_go_on(built):
+    view = built.view(32)
+    dataset = PackedDataset(built.store(), view, pin_all(view))
+    path = built.directory / "chunk_000002.arrow"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    order = order_of(dataset)
+    with BatchLoader(dataset, order, global_batch=len(dataset)) as loader:
+        with pytest.raises(IntegrityError, match=r"content hash is .*chunk_000002\.arrow"):
+            loader.fetch(0)
+        path.write_bytes(whole)
+        assert len(loader.fetch(0)) == len(dataset)
+
+
+def test_a_read_that_hangs_ends_in_an_error(dataset, monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr(dataset, "rows", lambda indices: released.wait(10))
+    loader = BatchLoader(dataset, order_of(dataset), global_batch=4, timeout_seconds=0.05)
+    threading.Timer(0.2, released.set).start()
+    with pytest.raises(StorageError, match=r"no data for step 0 within 0\.05 seconds"):
+        loader.fetch(0)
+
+
+def test_a_join_goes_on_with_the_grown_cache(built):
+    view = built.view(32)
+    pin = pin_all(view)
+    old = PackedDataset(built.store(), view, pin)
+    before = order_of(old)
+    with BatchLoader(old, before, global_batch=4) as loader:
+        first = [loader.fetch(step).input_ids for step in range(2)]
+        built.build(6)
+        growth = find_growth(built.view(32), pin)
+        new = PackedDataset(built.store(), built.view(32), growth.pin)
+        after = order_of(old, joins=[Join(8, growth.new_sequences)])
+        loader.replace(new, after)
+        assert np.array_equal(loader.fetch(2).input_ids, new.rows(after.rows(8, 12)).input_ids)
+    assert np.array_equal(np.concatenate(first), new.rows(after.rows(0, 8)).input_ids)
