@@ -28,6 +28,7 @@ def make_plan(**changes: object) -> TrainingPlan:
         "effective_batch": 72,
         "sequence_length": 512,
         "sequences": 352_217,
+        "first_sequences": 352_217,
         "epochs": 5.0,
         "epoch_fraction": 0.8,
         "decay_start": 0.4,

@@ -7,11 +7,11 @@ formats no message. Facts go out over the bus, to which the loop never listens.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from llm_training.events import EpochCompleted, Event, EvaluationCompleted, StepCompleted, StepSkipped
+from llm_training.events import EpochCompleted, EvaluationCompleted, Event, StepCompleted, StepSkipped
 from llm_training.runtime.world import World
 from llm_training.training.decisions import Decisions
 from llm_training.training.guard import REMEDIES, Guard
@@ -23,17 +23,24 @@ from llm_training.training.stopping import SECONDS_PER_HOUR, Stopping
 
 
 class Meter(Protocol):
-    """Throughput over recent steps (monitoring.throughput)."""
+    """Speed over recent steps, from readings of a monotonic clock (monitoring.throughput)."""
 
-    def saw_step(self, tokens: int, seconds: float) -> None: ...
+    def start(self, now_seconds: float) -> None:
+        """Time from here; what lay between counts as overhead."""
+        ...
+
+    def step(self, num_tokens: int, now_seconds: float) -> float:
+        """Account one step that ended now; returns its seconds."""
+        ...
 
     @property
-    def tokens_per_second(self) -> float: ...
+    def tokens_per_second(self) -> float:
+        """Over the window."""
+        ...
 
-    @property
-    def mfu_fraction(self) -> float | None: ...
-
-    def eta_seconds(self, tokens_left: int) -> float | None: ...
+    def eta_seconds(self, step: int, total_steps: int) -> float | None:
+        """Seconds to the end."""
+        ...
 
 
 @dataclass
@@ -44,8 +51,10 @@ class Session:
         fetch: micro-batches of this rank for the update after ``step`` completed steps.
         rates: learning rates of that update by optimizer.
         evaluate: held-out figures of the present weights.
-        save: write a checkpoint with the labels given; returns after the snapshot, not after the write.
+        save: write a checkpoint with the labels given; returns the seconds it held training up (the write goes on behind).
         epoch_at: epochs completed after ``step`` steps, as a float.
+        take_in: apply a recorded growth of the cache at the present step.
+        mfu: model FLOP utilisation at a speed in tokens per second.
         memory_bytes: memory in use.
     """
 
@@ -62,6 +71,8 @@ class Session:
     evaluate: Callable[[], EvaluationCompleted | None]
     save: Callable[[Sequence[str]], float]
     epoch_at: Callable[[int], float]
+    take_in: Callable[[Mapping[str, Any]], None]
+    mfu: Callable[[float], float | None]
     memory_bytes: Callable[[], int]
     pacer: Pacer | None = None
     saves_at_epochs: bool = False
@@ -77,12 +88,13 @@ def run(session: Session) -> str:
     state = session.state
     while (reason := _agreed_reason(session)) is None:
         began = session.now()
+        session.meter.start(began)
         micro_batches = session.fetch(state.step)
         waited = session.now() - began
         rates = session.rates(state.step)
         outcome = session.stepper.run(state.step, micro_batches, rates)
         state.step += 1
-        _account(session, outcome, seconds=session.now() - began)
+        _account(session, outcome)
         _report(session, outcome, rates, waited)
         _replan(session)
         _do_what_is_due(session)
@@ -100,14 +112,13 @@ def _agreed_reason(session: Session) -> str | None:
     return str(agreed) if agreed is not None else ("SIGTERM" if is_signalled else None)
 
 
-def _account(session: Session, outcome: StepOutcome, *, seconds: float) -> None:
-    state = session.state
+def _account(session: Session, outcome: StepOutcome) -> None:
+    state, seconds = session.state, session.meter.step(outcome.num_tokens, session.now())
     state.tokens += outcome.num_tokens
     state.last_loss = outcome.loss_nats
     state.skipped_steps += int(outcome.is_skipped)
     state.elapsed_seconds = session.stopping.clock.elapsed_seconds()
     session.stopping.saw_step(seconds)
-    session.meter.saw_step(outcome.num_tokens, seconds)
     if session.pacer is not None:
         session.pacer.saw_step(seconds)
 
@@ -121,11 +132,11 @@ def _report(session: Session, outcome: StepOutcome, rates: dict[str, float], wai
             loss_nats=outcome.loss_nats,
             learning_rate=rates["adamw"],
             grad_norm=outcome.grad_norm,
-            tokens=state.tokens,
+            tokens=outcome.num_tokens,
             tokens_per_second=session.meter.tokens_per_second,
             elapsed_seconds=state.elapsed_seconds,
-            eta_seconds=session.meter.eta_seconds((plan.total_steps - state.step) * plan.tokens_per_step),
-            mfu_fraction=session.meter.mfu_fraction,
+            eta_seconds=session.meter.eta_seconds(state.step, plan.total_steps),
+            mfu_fraction=session.mfu(session.meter.tokens_per_second),
             data_wait_seconds=waited,
             memory_bytes=session.memory_bytes(),
             epoch=session.epoch_at(state.step),
@@ -144,8 +155,11 @@ def _report(session: Session, outcome: StepOutcome, rates: dict[str, float], wai
 
 
 def _replan(session: Session) -> None:
-    """Fit the total to the time budget: from the record where there is one, else from the measured speed."""
+    """Apply what the record says of this step; else fit the total to the time budget from the measured speed."""
     state, decisions = session.state, session.decisions
+    growth = decisions.at(state.step, "growth")
+    if growth is not None:
+        session.take_in(growth)
     recorded = decisions.at(state.step, "replan")
     if recorded is None:
         if session.pacer is None or decisions.is_replaying(state.step):
@@ -182,8 +196,10 @@ def _do_what_is_due(session: Session) -> None:
     is_best = False
     if is_due(state.step, plan.eval_steps, plan.total_steps) or labels:
         is_best = _evaluate(session)
-    if is_due(state.step, plan.save_steps, plan.total_steps) or labels or is_best:
-        session.stopping.saw_save(session.save((*labels, "best") if is_best else labels))
+    # The last step is saved by the caller, who knows under which label.
+    is_last = state.step >= plan.total_steps
+    if not is_last and (state.step % plan.save_steps == 0 or labels or is_best):
+        session.stopping.saw_save(session.save(labels))
 
 
 def _evaluate(session: Session) -> bool:

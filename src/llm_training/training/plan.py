@@ -58,7 +58,7 @@ class Join:
 class TrainingPlan:
     """Everything that decides what a step does, besides the weights. Recorded in each checkpoint.
 
-    ``total_steps`` is the total now; ``first_total_steps`` that before any join; ``decay_start`` is the progress (0 to 1)
+    ``total_steps`` and ``sequences`` are those now, ``first_total_steps`` and ``first_sequences`` those before any join; ``decay_start`` is the progress (0 to 1)
     at which the wsd schedule begins to decay; ``horizon_steps`` is where the schedule ends when that is not the total.
     """
 
@@ -68,6 +68,7 @@ class TrainingPlan:
     effective_batch: int
     sequence_length: int
     sequences: int
+    first_sequences: int
     epochs: float | None
     epoch_fraction: float
     decay_start: float

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +34,7 @@ class MicroBatch:
     segment_ids: Tensor | None = None
 
     def num_counted(self) -> int:
+        """Labels that enter the loss."""
         return int((self.labels != -100).sum())
 
 
@@ -47,21 +48,12 @@ class StepOutcome:
     is_skipped: bool
 
 
-class LossModule(nn.Module):
-    """The model with its loss inside, so that compile and data parallelism see one module from ids to a scalar."""
-
-    def __init__(self, model: nn.Module, loss_sum: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.model = model
-        self._loss_sum = loss_sum
-
-    def forward(self, input_ids: Tensor, labels: Tensor, segment_ids: Tensor | None = None) -> Tensor:
-        """Sum of nats over counted tokens, a scalar in fp32."""
-        return self._loss_sum(self.model, input_ids, labels, segment_ids=segment_ids)
-
-
 class Stepper:
-    """Runs steps on one model. Holds no state that a checkpoint would need, besides the fp16 loss scale."""
+    """Runs steps on one model. Holds no state that a checkpoint would need, besides the fp16 loss scale.
+
+    ``loss_module`` maps (input_ids, labels[, segment_ids]) to the sum of nats over counted tokens (model.loss.TokenLoss, maybe
+    compiled, maybe inside DistributedDataParallel).
+    """
 
     def __init__(
         self,

@@ -1,0 +1,116 @@
+"""After the last step: final figures, samples, the loss curve, and what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llm_training.errors import ConfigError, DataError
+from llm_training.evaluation.held_out import evaluate_documents
+from llm_training.events import EvaluationCompleted, Notice, Progress, SampleGenerated
+from llm_training.generation.generate import generate
+from llm_training.jobs.session import RunContext
+from llm_training.model.transformer import Transformer
+from llm_training.monitoring.plots import plot_loss_curve
+from llm_training.runtime.seeding import derive_seed
+from llm_training.storage.durable import write_bytes, write_json
+
+FINAL_TOKENS = 1_000_000
+
+
+def evaluate_final(context: RunContext, model: Transformer, *, progress: bool) -> Mapping[str, Any]:
+    """Score held-out text with half-window strides and write ``evaluation.json``; empty without held-out text."""
+    data, config, bus = context.data, context.config, context.bus
+    if not data.held_out.num_tokens:
+        bus.publish(Notice(message="there is no held-out text, so there are no final figures", level="warning"))
+        return {}
+    window = data.sequence_length
+
+    def report(done: int, total: int) -> None:
+        if progress and context.world.is_main:
+            bus.publish(Progress(task="Final evaluation", done=done, total=total, unit="windows"))
+
+    try:
+        figures = evaluate_documents(
+            model,
+            data.held_out,
+            separator_id=data.tokenizer.separator_id,
+            token_bytes=data.token_bytes,
+            window=window,
+            stride=max(1, window // 2),
+            batch_size=config.evaluation.batch_size or 32,
+            device=context.device,
+            precision=context.precision,
+            max_tokens=config.evaluation.final_max_tokens or FINAL_TOKENS,
+            world=context.world,
+            progress=report,
+            should_stop=(lambda: bool(context.stop)) if context.world.size == 1 else None,
+        )
+    except DataError as error:
+        bus.publish(Notice(message=str(error), level="warning"))
+        return {}
+    found = figures.as_json()
+    if context.world.is_main:
+        write_json(context.layout.path / "evaluation.json", {"dataset": data.name, **found})
+    bus.publish(
+        EvaluationCompleted(
+            step=-1,
+            loss_nats=figures.loss_nats,
+            perplexity=figures.perplexity,
+            bits_per_byte=figures.bits_per_byte,
+            accuracy=figures.accuracy,
+            num_tokens=figures.num_tokens,
+            seconds=0.0,
+            source="final",
+        )
+    )
+    return found
+
+
+def write_samples(context: RunContext, model: Transformer) -> None:
+    """Let the model write, show it, and keep it under ``samples/``; the texts are the first ones, not chosen."""
+    data, settings = context.data, context.config.evaluation
+    prompt = data.tokenizer.encode(settings.prompt)
+    for index in range(settings.num_samples):
+        ids = generate(
+            model,
+            [data.tokenizer.separator_id, *prompt],
+            max_new_tokens=settings.sample_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            seed=derive_seed(context.config.training.seed, "sample", index),
+            stop_ids=(data.tokenizer.separator_id,),
+        )
+        text = settings.prompt + data.tokenizer.decode(ids)
+        write_bytes(context.layout.samples / f"sample-{index + 1}.txt", text.encode())
+        context.bus.publish(SampleGenerated(step=-1, prompt=settings.prompt, text=text))
+
+
+def draw_curve(context: RunContext) -> str | None:
+    """The loss curve as PNG; None, with a line, where it cannot be drawn."""
+    if not context.config.monitoring.plots:
+        return None
+    try:
+        return str(plot_loss_curve(context.layout.path))
+    except (ConfigError, DataError) as error:
+        context.bus.publish(Notice(message=str(error), level="warning"))
+        return None
+
+
+def say_next_commands(context: RunContext, checkpoint: str, curve: str | None) -> None:
+    """Where things are, and the three next useful commands."""
+    run = context.layout.path
+    latest = Path(run) / "checkpoints" / "latest"
+    lines = [f"Checkpoint  {checkpoint}"]
+    if curve:
+        lines.append(f"Loss curve  {curve}")
+    lines += [
+        "",
+        "Next:",
+        f"  llm-generate --model-path {latest} --prompt 'def '",
+        f"  llm-evaluate --model-path {latest} --test-data FILE",
+        f"  llm-plot {run} --output curves.png",
+    ]
+    for line in lines:
+        context.bus.publish(Notice(message=line, level="plain"))

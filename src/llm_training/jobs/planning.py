@@ -1,0 +1,362 @@
+"""From configuration and facts to numbers: shape, batch, length, rates. Pure arithmetic plus the dial; touches no file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from llm_training.config.root import Config
+from llm_training.config.training import TrainingConfig
+from llm_training.errors import ConfigError, DataError
+from llm_training.jobs.datasets import PreparedData
+from llm_training.model import sizes
+from llm_training.model.spec import ModelSpec
+from llm_training.runtime.device import Device, Precision
+from llm_training.training import dial
+from llm_training.training.build import RateSettings
+from llm_training.training.compiling import CompileChoice
+from llm_training.training.optimizers import OptimizerSettings
+from llm_training.training.plan import TrainingPlan, default_interval, steps_for_epochs, warmup_for_ratio
+
+DEFAULT_BUDGET_MINUTES = 5.0
+SECONDS_PER_MINUTE = 60.0
+WARMUP_FRACTION = 0.02
+EVALUATIONS_PER_RUN = 10
+SECONDS_BETWEEN_SAVES = 600.0
+LARGEST_CPU_MICRO_BATCH_TOKENS = 16_384
+SIZE_UNITS = {"K": 1e3, "M": 1e6, "B": 1e9}
+
+# Peak rates by optimizer. Muon's recipe and rates: Jordan et al. 2024; measured here at widths 128 to 384
+# (benchmarks/results/recipe.json). AdamW alone: the usual rates of small GPTs, falling with the width.
+MUON_RATE, MUON_ADAMW_RATE, MUON_BETA1 = 0.02, 0.01, 0.8
+ADAMW_RATE, ADAMW_RATE_WIDTH, ADAMW_BETA1, ADAMW_WEIGHT_DECAY = 1e-3, 256, 0.9, 0.1
+
+
+@dataclass(frozen=True)
+class Batching:
+    """``effective`` sequences a step over all ranks, in micro-batches of at most ``micro`` per rank."""
+
+    effective: int
+    micro: int
+
+
+def has_length(training: TrainingConfig) -> bool:
+    """True when epochs, steps or tokens say how long to train."""
+    return any(value is not None for value in (training.num_epochs, training.max_steps, training.max_tokens))
+
+
+def budget_seconds(training: TrainingConfig) -> float | None:
+    """The time budget; five minutes when nothing says how long to train."""
+    if training.time_budget_minutes is not None:
+        return training.time_budget_minutes * SECONDS_PER_MINUTE
+    return None if has_length(training) else DEFAULT_BUDGET_MINUTES * SECONDS_PER_MINUTE
+
+
+def parse_size(size: str) -> int | None:
+    """``10M`` as 10,000,000; None for auto."""
+    return None if size == "auto" else round(float(size[:-1]) * SIZE_UNITS[size[-1]])
+
+
+def choose_shape(config: Config, *, peak_flops: float, text_bytes: int, vocab_size: int | None, device: Device) -> dial.Choice:
+    """Ask the dial, with everything that the configuration fixes."""
+    model, training, cache = config.model, config.training, config.cache
+    length = cache.sequence_length or model.max_seq_len
+    total = training.max_tokens
+    if total is None and training.max_steps is not None:
+        per_step = training.global_batch_tokens or (training.batch_size or 16) * (training.gradient_accumulation_steps or 1) * (
+            length or 256
+        )
+        total = training.max_steps * per_step
+    if total is None and training.num_epochs is not None:
+        total = int(training.num_epochs * text_bytes / 4)
+    return dial.choose(
+        flops_per_second=peak_flops,
+        seconds=budget_seconds(training),
+        total_tokens=total,
+        text_bytes=text_bytes,
+        parameters=parse_size(model.size),
+        vocab_size=vocab_size or config.tokenizer.vocab_size,
+        sequence_length=length,
+        has_gpu=device.kind == "cuda",
+    )
+
+
+def build_spec(config: Config, choice: dial.Choice, vocab_size: int) -> ModelSpec:
+    """The architecture: what is configured, else what the dial chose.
+
+    Raises:
+        ConfigError: the shape is impossible, or model.vocab_size is not the tokenizer's.
+    """
+    model = config.model
+    if model.vocab_size is not None and model.vocab_size != vocab_size:
+        raise ConfigError(
+            f"model.vocab_size={model.vocab_size} but the tokenizer has {vocab_size} entries",
+            remedy="leave model.vocab_size empty, or set tokenizer.vocab_size or tokenizer.path to match",
+        )
+    width = model.hidden_size or choice.hidden_size
+    is_dialled = model.hidden_size is None
+    heads = model.num_attention_heads or (choice.num_attention_heads if is_dialled else max(1, width // 64))
+    key_value_heads = model.num_key_value_heads or (
+        choice.num_key_value_heads if is_dialled and model.num_attention_heads is None and model.family != "gpt2" else heads
+    )
+    length = config.cache.sequence_length or choice.sequence_length
+    return ModelSpec(
+        family=model.family,
+        vocab_size=vocab_size,
+        hidden_size=width,
+        num_layers=model.num_layers or choice.num_layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_value_heads,
+        head_dim=model.head_dim or 0,
+        intermediate_size=model.intermediate_size or 0,
+        max_seq_len=max(model.max_seq_len or length, length),
+        rope_theta=model.rope_theta,
+        norm_eps=model.norm_eps or 0.0,
+        tie_embeddings=model.family == "gpt2" if model.tie_embeddings is None else model.tie_embeddings,
+        dropout=model.dropout,
+        attention_dropout=model.attention_dropout,
+        activation={"gelu_new": "gelu_tanh", None: ""}.get(model.activation, model.activation or ""),
+        attention=model.attention,
+    )
+
+
+def choose_batching(config: Config, choice: dial.Choice, *, sequence_length: int, world_size: int, device: Device) -> Batching:
+    """Effective and micro-batch.
+
+    ``global_batch_tokens`` is canonical; batch x accumulation x ranks is accepted in its place, and a batch alone means one
+    micro-batch a step.
+    """
+    training = config.training
+    accumulation = training.gradient_accumulation_steps
+    if training.global_batch_tokens is None and (accumulation is not None or training.batch_size is not None):
+        micro = training.batch_size or _default_micro(choice.global_batch_tokens // sequence_length, sequence_length, device)
+        return Batching(micro * (accumulation or 1) * world_size, micro)
+    tokens = training.global_batch_tokens or choice.global_batch_tokens
+    share = max(1, round(tokens / sequence_length / world_size))
+    micro = training.batch_size or _default_micro(share, sequence_length, device)
+    return Batching(share * world_size, min(micro, share))
+
+
+def _default_micro(share: int, sequence_length: int, device: Device) -> int:
+    """The largest divisor of the share that keeps a forward pass within bounds; equal micro-batches compile once."""
+    limit = LARGEST_CPU_MICRO_BATCH_TOKENS if device.kind == "cpu" else 4 * LARGEST_CPU_MICRO_BATCH_TOKENS
+    most = max(1, limit // sequence_length)
+    return next((size for size in range(min(share, most), 0, -1) if share % size == 0), 1)
+
+
+def build_plan(
+    config: Config, *, sequences: int, batching: Batching, sequence_length: int, expected_steps: int | None, seconds_per_step: float
+) -> TrainingPlan:
+    """Steps, warm-up and intervals.
+
+    Args:
+        sequences: rows of the packed cache.
+        expected_steps: steps that the time budget is expected to allow; None without a budget.
+        seconds_per_step: expected; spaces the checkpoints about ten minutes apart.
+
+    Raises:
+        DataError: the data are less than one effective batch an epoch.
+        ConfigError: warm-up is longer than the run.
+    """
+    training = config.training
+    totals = [value for value in (training.max_steps, expected_steps) if value is not None]
+    if training.max_tokens is not None:
+        totals.append(training.max_tokens // (batching.effective * sequence_length))
+    if training.num_epochs is not None:
+        totals.append(steps_for_epochs(sequences, training.num_epochs, training.epoch_dataset_fraction, batching.effective))
+    total = min(totals)
+    if total < 1 and training.max_steps != 0:
+        raise DataError(
+            f"{sequences:,} sequences of {sequence_length} tokens do not fill one step of {batching.effective}",
+            remedy="add data, train more epochs, or lower training.batch_size",
+        )
+    warmup = choose_warmup(training, total, effective_batch=batching.effective)
+    return TrainingPlan(
+        total_steps=total,
+        first_total_steps=total,
+        warmup_steps=warmup,
+        effective_batch=batching.effective,
+        sequence_length=sequence_length,
+        sequences=sequences,
+        first_sequences=sequences,
+        epochs=training.num_epochs,
+        epoch_fraction=training.epoch_dataset_fraction,
+        decay_start=1.0 - training.decay_fraction,
+        horizon_steps=training.lr_decay_steps,
+        logging_steps=training.logging_steps,
+        eval_steps=training.eval_steps or default_interval(total, EVALUATIONS_PER_RUN),
+        save_steps=training.save_steps or max(1, min(max(total, 1), math.ceil(SECONDS_BETWEEN_SAVES / seconds_per_step))),
+    )
+
+
+def choose_warmup(training: TrainingConfig, total_steps: int, *, effective_batch: int) -> int:
+    """Warm-up in steps: as given, or a ratio of the full dataset's steps when its size is estimated, else of the run."""
+    if training.warmup_steps is not None:
+        return training.warmup_steps
+    full = total_steps
+    if training.estimated_full_sequences is not None:
+        full = steps_for_epochs(
+            training.estimated_full_sequences, training.num_epochs or 1.0, training.epoch_dataset_fraction, effective_batch
+        )
+    return warmup_for_ratio(training.warmup_ratio if training.warmup_ratio is not None else WARMUP_FRACTION, full)
+
+
+def optimizer_settings(training: TrainingConfig, precision: Precision, hidden_size: int) -> OptimizerSettings:
+    """Peaks and constants, the optimizer's own where nothing is given."""
+    is_muon = training.optimizer == "muon"
+    adamw_rate = MUON_ADAMW_RATE if is_muon else ADAMW_RATE * min(1.0, ADAMW_RATE_WIDTH / hidden_size)
+    return OptimizerSettings(
+        name=training.optimizer,
+        learning_rate=adamw_rate if training.learning_rate is None else training.learning_rate,
+        muon_learning_rate=MUON_RATE if training.muon_learning_rate is None else training.muon_learning_rate,
+        weight_decay=(0.0 if is_muon else ADAMW_WEIGHT_DECAY) if training.weight_decay is None else training.weight_decay,
+        beta1=(MUON_BETA1 if is_muon else ADAMW_BETA1) if training.beta1 is None else training.beta1,
+        beta2=training.beta2,
+        eps=training.eps,
+        muon_momentum=training.muon_momentum,
+        newton_schulz_dtype=torch.float32 if precision.name == "fp32" else torch.bfloat16,
+    )
+
+
+def rate_settings(training: TrainingConfig, optimizer: OptimizerSettings) -> RateSettings:
+    """Peaks and floor for the schedule."""
+    return RateSettings(training.lr_schedule, optimizer.learning_rate, optimizer.muon_learning_rate, training.min_learning_rate)
+
+
+def size_label(num_parameters: int) -> str:
+    """``6.9M``: computed, never a label."""
+    for unit, scale in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if num_parameters >= scale:
+            value = num_parameters / scale
+            return f"{value:.0f}{unit}" if value >= 100 else f"{value:.1f}{unit}"
+    return str(num_parameters)
+
+
+def warn_about_partial_cache(plan: TrainingPlan) -> str | None:
+    """A line when the warm-up, taken from the full estimate, is longer than the present run."""
+    if plan.warmup_steps <= plan.total_steps:
+        return None
+    return (
+        f"warm-up takes {plan.warmup_steps:,} steps of the full dataset, but the cache now holds {plan.total_steps:,} steps: "
+        "the rate will not reach its peak before the cache grows"
+    )
+
+
+def as_facts(plan: TrainingPlan, spec: ModelSpec) -> Mapping[str, Any]:
+    """What the run log and scripts may want of the plan."""
+    return {
+        "total_steps": plan.total_steps,
+        "warmup_steps": plan.warmup_steps,
+        "target_tokens": plan.target_tokens,
+        "effective_batch": plan.effective_batch,
+        "sequence_length": plan.sequence_length,
+        "sequences": plan.sequences,
+        "hidden_size": spec.hidden_size,
+        "num_layers": spec.num_layers,
+        "vocab_size": spec.vocab_size,
+    }
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run is expected to be, before it starts. ``seconds`` is None only when nothing can be said."""
+
+    plan: TrainingPlan
+    micro_batch: int
+    seconds: float
+    tokens_per_second: float
+
+
+def estimate_run(
+    config: Config,
+    spec: ModelSpec,
+    choice: dial.Choice,
+    *,
+    sequences: int,
+    sequence_length: int,
+    peak_flops: float,
+    world_size: int,
+    device: Device,
+) -> Estimate:
+    """Batch and plan, with the speed guessed as a share of the matmul peak; the first steps then show the true one."""
+    batching = choose_batching(config, choice, sequence_length=sequence_length, world_size=world_size, device=device)
+    speed = dial.USABLE_SHARE * peak_flops * world_size / flops_per_token(spec, sequence_length)
+    per_step = batching.effective * sequence_length / speed
+    budget = budget_seconds(config.training)
+    plan = build_plan(
+        config,
+        sequences=sequences,
+        batching=batching,
+        sequence_length=sequence_length,
+        expected_steps=None if budget is None else max(1, int(budget / per_step)),
+        seconds_per_step=per_step,
+    )
+    return Estimate(plan, batching.micro, plan.total_steps * per_step, speed)
+
+
+def count_parameters(spec: ModelSpec) -> int:
+    """All parameters, each counted once."""
+    return sizes.count_parameters(spec).total
+
+
+def flops_per_token(spec: ModelSpec, sequence_length: int) -> float:
+    """Training FLOPs of one token, forward and backward."""
+    return sizes.training_flops_per_token(spec, sequence_length)
+
+
+def default_eval_tokens(plan: TrainingPlan) -> int:
+    """Held-out tokens of an evaluation within training: half a percent of the run's, so that ten cost a few percent of its time."""
+    return max(4_096, min(1_000_000, plan.target_tokens // 200))
+
+
+def describe_plan(
+    estimate: Estimate,
+    spec: ModelSpec,
+    choice: dial.Choice,
+    *,
+    dataset: str,
+    train_bytes: int,
+    device: Device,
+    precision: Precision,
+    data: PreparedData | None = None,
+    compiled: CompileChoice | None = None,
+) -> tuple[str, ...]:
+    """The plan as aligned lines: what is trained, on what, for how long, and why so."""
+    plan = estimate.plan
+    parameters = sizes.count_parameters(spec)
+    memory = sizes.training_memory(spec, batch_size=estimate.micro_batch, sequence_length=plan.sequence_length)
+    seen = plan.target_tokens
+    rows = [("Data", f"{dataset}: {train_bytes / 1e6:,.1f} MB of training text")]
+    if data is not None:
+        unique = data.num_tokens
+        rows += [
+            ("", f"{unique:,} unique tokens in {plan.sequences:,} sequences of {plan.sequence_length}"),
+            ("Tokenizer", f"{data.tokenizer.vocab_size:,} entries, {train_bytes / max(1, unique):.2f} bytes per token, {data.tokenizer.backend}"),
+        ]
+    rows += [
+        ("Model", f"{spec.family}, {parameters.total:,} parameters: {spec.num_layers} layers, width {spec.hidden_size}, "
+                  f"{spec.num_attention_heads} heads of {spec.head_dim}, context {plan.sequence_length}"),
+        ("", f"size chosen: {choice.reason}"),
+        ("Device", f"{device.name}; {precision.name} ({precision.reason})"),
+    ]  # fmt: skip
+    if compiled is not None:
+        rows.append(("Compile", f"{'on' if compiled.is_on else 'off'} ({compiled.reason})"))
+    rows += [
+        ("Steps", f"{plan.total_steps:,} of {plan.tokens_per_step:,} tokens ({plan.effective_batch} sequences), warm-up {plan.warmup_steps:,}"),
+        ("Tokens", f"{seen:,} in all" + (f", {seen / data.num_tokens:.2f} epochs" if data is not None and data.num_tokens else "")),
+        ("Memory", f"about {memory / 1e9:.2f} GB"),
+        ("Time", f"about {_duration(estimate.seconds)} (guessed at {estimate.tokens_per_second:,.0f} tok/s; the first steps show the true speed)"),
+    ]  # fmt: skip
+    return tuple(f"{name:<11}{text}" for name, text in rows)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5_400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

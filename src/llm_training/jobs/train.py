@@ -1,0 +1,238 @@
+"""The main job: from text to a trained, evaluated, sampled model in one run directory.
+
+``train`` reads as the story of a run: find its place, prepare its data, plan, build or restore, train, finish. Each part has
+a file of its own beside this one; the loop itself is training/loop.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from llm_training.config.load import Loaded
+from llm_training.config.root import Config
+from llm_training.config.show import describe
+from llm_training.errors import LlmTrainingError, StoppedEarly
+from llm_training.events import EventBus, Notice, PlanReady, RunFinished
+from llm_training.jobs import finishing, planning, run_directory
+from llm_training.jobs.datasets import PreparedData, pack_data, scan_data
+from llm_training.jobs.session import RunContext, open_session
+from llm_training.monitoring.jsonl import MetricsLog
+from llm_training.monitoring.run_log import RunLog, run_log_path
+from llm_training.runtime import allocator
+from llm_training.runtime.device import Device, Precision, choose_device, choose_precision
+from llm_training.runtime.peak import measure_matmul_flops
+from llm_training.runtime.signals import StopFlag, stop_on_signals
+from llm_training.runtime.world import World, process_group, read_world
+from llm_training.storage.runs import RunLayout
+from llm_training.training import loop
+
+# Starting Python and importing torch is part of what a user waits for; older processes (a notebook) are not charged for it.
+LONGEST_START_UP_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind. ``figures`` are the final held-out figures, empty when the run only planned or had nothing to do."""
+
+    output_dir: str
+    reason: str
+    step: int
+    checkpoint: str | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    loss_curve: str | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the run computes on. ``started_at`` is when the user began to wait, on the clock of time.monotonic."""
+
+    device: Device
+    precision: Precision
+    world: World
+    peak_flops: float
+    started_at: float
+
+
+def train(
+    config: Config,
+    *,
+    bus: EventBus | None = None,
+    dry_run: bool = False,
+    origins: Mapping[str, Any] | None = None,
+) -> RunResult:
+    """Run the main job.
+
+    Args:
+        config: everything a run is.
+        bus: where facts go; None tells nobody.
+        dry_run: publish the plan and stop before anything is written beside the cache's own plan.
+        origins: where each configured value came from, for the run's config.yaml.
+
+    Raises:
+        StoppedEarly: a signal or the hard time limit ended it; a checkpoint is on disk and the same command resumes.
+        LlmTrainingError: any of the documented errors.
+    """
+    bus = bus or EventBus()
+    began = time.monotonic() - min(LONGEST_START_UP_SECONDS, max(0.0, time.time() - psutil.Process().create_time()))
+    allocator.prefer_huge_pages()
+    allocator.keep_large_blocks()
+    world = read_world()
+    device = choose_device(
+        config.resources.device, local_rank=world.local_rank, local_world_size=world.local_size, threads=config.resources.threads
+    )
+    precision = choose_precision(config.training.precision, device)
+    group = process_group(
+        world, backend=config.resources.distributed_backend, device_kind=device.kind, timeout_seconds=config.resources.timeout_seconds
+    )
+    with stop_on_signals() as stop, group:
+        _check_world(config, world)
+        peak = measure_matmul_flops(device, precision)
+        machine = Machine(device, precision, world, peak, began)
+        return _train_on(machine, config, bus, stop, dry_run=dry_run, origins=origins or {})
+
+
+def _check_world(config: Config, world: World) -> None:
+    from llm_training.errors import ConfigError
+
+    wanted = config.resources.world_size
+    if wanted is not None and wanted != world.size:
+        raise ConfigError(
+            f"resources.world_size={wanted} but {world.size} rank{'s' if world.size > 1 else ''} were started",
+            remedy=f"start with torchrun --nproc_per_node={wanted}",
+        )
+    world.require_equal("the configuration", run_directory.fingerprint(config))
+
+
+def _train_on(
+    machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *, dry_run: bool, origins: Mapping[str, Any]
+) -> RunResult:
+    place = run_directory.given_place(config)
+    scanned = scan_data(config, bus, machine.world, resumed=None if place is None or place.is_new else place.layout)
+    choice = planning.choose_shape(
+        config,
+        peak_flops=machine.peak_flops * machine.world.size,
+        text_bytes=scanned.train_bytes,
+        vocab_size=scanned.known_vocab_size,
+        device=machine.device,
+    )
+    if dry_run:
+        return _only_plan(machine, config, bus, scanned.train_bytes, choice, scanned.name)
+    data = pack_data(scanned, config, bus, machine.world, stop, vocab_size=choice.vocab_size, sequence_length=choice.sequence_length)
+    if place is None:
+        spec = planning.build_spec(config, choice, data.tokenizer.vocab_size)
+        size = planning.size_label(planning.count_parameters(spec))
+        place = _agree_on_place(machine.world, config, size=size, dataset=data.name, sequence_length=data.sequence_length)
+    if place.remark:
+        bus.publish(Notice(message=place.remark))
+    text = describe(Loaded(config, dict(origins)))
+    with run_directory.opened(place, config, config_text=text, world=machine.world) as layout:
+        context = RunContext(machine.device, machine.precision, machine.world, config, data, choice, layout, bus, stop)
+        return _run(context, machine, name=config.training.run_name or place.name)
+
+
+def _agree_on_place(world: World, config: Config, *, size: str, dataset: str, sequence_length: int) -> run_directory.RunPlace:
+    """Rank 0 makes the directory; the others learn its name."""
+    made = run_directory.new_place(config, size=size, dataset=dataset, sequence_length=sequence_length) if world.is_main else None
+    path = world.broadcast(str(made.layout.path) if made else None)
+    return made or run_directory.RunPlace(RunLayout(Path(str(path))), is_new=True)
+
+
+def _run(context: RunContext, machine: Machine, *, name: str) -> RunResult:
+    bus, layout = context.bus, context.layout
+    opened = open_session(context, peak_flops=machine.peak_flops, waited_seconds=time.monotonic() - machine.started_at)
+    state = opened.session.state
+    if machine.world.is_main:
+        bus.subscribe(MetricsLog(layout.metrics, resume_step=state.step))
+        run_log = run_log_path(layout.training_logs, name)
+        bus.subscribe(
+            RunLog(run_log, name=name, metrics=layout.metrics, resume_step=state.step, logging_steps=state.plan.logging_steps)
+        )
+    bus.publish(
+        PlanReady(
+            run_name=name,
+            total_steps=state.plan.total_steps,
+            warmup_steps=state.plan.warmup_steps,
+            tokens_per_step=state.plan.tokens_per_step,
+            lines=opened.plan_lines,
+            facts=planning.as_facts(state.plan, opened.model.spec),
+        )
+    )
+    if state.step >= state.plan.total_steps and run_directory.is_finished(layout):
+        bus.publish(Notice(message=f"{layout.path} has finished at step {state.step:,}: nothing to do"))
+        opened.close()
+        return RunResult(str(layout.path), "finished", state.step, checkpoint=str(layout.checkpoints / "latest"))
+    try:
+        reason = loop.run(opened.session)
+        return _finish(context, opened, reason)
+    except LlmTrainingError:
+        opened.abandon()
+        raise
+    finally:
+        opened.close()
+
+
+def _finish(context: RunContext, opened: Any, reason: str) -> RunResult:
+    """Save under the right label; evaluate, sample and draw after a run that reached its end."""
+    state, bus, layout = opened.session.state, context.bus, context.layout
+    labels = {"finished": (run_directory.FINAL,), "time-limit": ("time-limit",)}.get(reason, ())
+    checkpoint = opened.save_and_wait(labels)
+    if reason != "finished":
+        bus.publish(RunFinished(step=state.step, reason=_kind(reason), elapsed_seconds=state.elapsed_seconds, checkpoint=checkpoint))
+        why = "the time limit" if reason == "time-limit" else reason
+        raise StoppedEarly(
+            f"stopped by {why} after {state.step:,} of {state.plan.total_steps:,} steps",
+            where=str(layout.path),
+            remedy="the same command resumes",
+        )
+    figures = finishing.evaluate_final(context, opened.model, progress=True)
+    bus.publish(RunFinished(step=state.step, reason=reason, elapsed_seconds=state.elapsed_seconds, checkpoint=checkpoint))
+    curve = None
+    if context.world.is_main:
+        finishing.write_samples(context, opened.model)
+        curve = finishing.draw_curve(context)
+        finishing.say_next_commands(context, checkpoint, curve)
+    return RunResult(
+        str(layout.path), reason, state.step, checkpoint, figures, planning.as_facts(state.plan, opened.model.spec), curve
+    )
+
+
+def _kind(reason: str) -> str:
+    return "time-limit" if reason == "time-limit" else "signal"
+
+
+def _only_plan(machine: Machine, config: Config, bus: EventBus, train_bytes: int, choice: Any, name: str) -> RunResult:
+    """The plan from sizes alone: tokens are estimated at four bytes each, nothing is tokenised."""
+    spec = planning.build_spec(config, choice, choice.vocab_size)
+    length = config.cache.sequence_length or choice.sequence_length
+    estimate = planning.estimate_run(
+        config,
+        spec,
+        choice,
+        sequences=max(1, train_bytes // 4 // length),
+        sequence_length=length,
+        peak_flops=machine.peak_flops,
+        world_size=machine.world.size,
+        device=machine.device,
+    )
+    lines = planning.describe_plan(estimate, spec, choice, dataset=name, train_bytes=train_bytes, device=machine.device, precision=machine.precision)
+    bus.publish(
+        PlanReady(
+            run_name="dry run",
+            total_steps=estimate.plan.total_steps,
+            warmup_steps=estimate.plan.warmup_steps,
+            tokens_per_step=estimate.plan.tokens_per_step,
+            lines=lines,
+            facts=planning.as_facts(estimate.plan, spec),
+        )
+    )
+    return RunResult("", "planned", 0, plan=planning.as_facts(estimate.plan, spec))
+
+
+__all__ = ["PreparedData", "RunResult", "train"]

@@ -1,0 +1,110 @@
+"""The one place where the parts of a training session are put together.
+
+It takes values and callables, knows no file and prints nothing; jobs/train.py decides what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from llm_training.model.loss import TokenLoss
+from llm_training.model.roles import parameters_by_role
+from llm_training.model.transformer import Transformer
+from llm_training.runtime.device import Device, Precision
+from llm_training.runtime.world import World
+from llm_training.training.compiling import compile_checked
+from llm_training.training.guard import LossScale
+from llm_training.training.optimizers import OptimizerSet, OptimizerSettings
+from llm_training.training.plan import TrainingPlan
+from llm_training.training.schedules import rate
+from llm_training.training.step import MicroBatch, Stepper
+
+
+@dataclass(frozen=True)
+class RateSettings:
+    """Peaks and floor of the schedule. ``floor`` is in units of AdamW's rate; Muon's floor is the same share of its peak."""
+
+    schedule: str
+    adamw_peak: float
+    muon_peak: float
+    floor: float
+
+    def at(self, step: int, plan: TrainingPlan) -> dict[str, float]:
+        """Rates of the update that follows ``step`` completed steps."""
+        share = self.floor / self.adamw_peak if self.adamw_peak else 0.0
+        return {
+            "adamw": rate(self.schedule, step, plan, peak=self.adamw_peak, floor=self.floor),
+            "muon": rate(self.schedule, step, plan, peak=self.muon_peak, floor=self.muon_peak * share),
+        }
+
+
+def build_optimizer(model: Transformer, settings: OptimizerSettings, device: Device) -> OptimizerSet:
+    """The optimizers of a model by the roles of its parameters."""
+    roles = [(name, parameter, role) for role, pairs in parameters_by_role(model).items() for name, parameter in pairs]
+    return OptimizerSet(roles, settings, fused=device.kind in ("cpu", "cuda"))
+
+
+def build_stepper(
+    model: Transformer,
+    optimizer: OptimizerSet,
+    *,
+    device: Device,
+    precision: Precision,
+    world: World,
+    seed: int,
+    max_grad_norm: float | None,
+    loss_scale: LossScale,
+    compiles: bool,
+    compile_cache: Path,
+    example: Callable[[], Sequence[MicroBatch]],
+    note: Callable[[str], None],
+) -> Stepper:
+    """The runner of steps: the loss module, compiled when asked for and checked, inside data parallelism when there are ranks.
+
+    Args:
+        example: a first micro-batch, for the comparison of compiled and eager.
+        note: takes a line for the reader.
+    """
+    loss_module: nn.Module = TokenLoss(model)
+    if compiles:
+        loss_module, problem = compile_checked(
+            loss_module, lambda module: _forward_backward(module, example()[0], device, precision), cache_dir=compile_cache
+        )
+        optimizer.zero_grad()
+        if problem:
+            note(problem)
+    if world.size > 1:
+        loss_module = DistributedDataParallel(
+            loss_module,
+            device_ids=[device.index] if device.kind == "cuda" else None,
+            gradient_as_bucket_view=True,
+            broadcast_buffers=False,
+        )
+    return Stepper(
+        loss_module,
+        optimizer,
+        device=device,
+        precision=precision,
+        world=world,
+        seed=seed,
+        max_grad_norm=max_grad_norm,
+        has_dropout=bool(model.spec.dropout or model.spec.attention_dropout),
+        loss_scale=loss_scale,
+    )
+
+
+def _forward_backward(module: nn.Module, batch: MicroBatch, device: Device, precision: Precision) -> Tensor:
+    """Mean loss of one micro-batch, with the backward pass done. Dropout draws the same numbers each time."""
+    torch.manual_seed(0)
+    arguments = [batch.input_ids, batch.labels] + ([] if batch.segment_ids is None else [batch.segment_ids])
+    with precision.autocast(device):
+        loss = module(*(tensor.to(device.torch) for tensor in arguments))
+    loss = loss / max(1, batch.num_counted())
+    loss.backward()
+    return loss.detach()
