@@ -86,6 +86,10 @@ def is_alive(holder: Holder) -> bool:
     return process_start(holder.pid) == holder.start
 
 
+def _is_this_process(holder: Holder) -> bool:
+    return (holder.pid, holder.start, holder.host) == (os.getpid(), process_start(os.getpid()), socket.gethostname())
+
+
 def _parse_holder(text: bytes) -> Holder | None:
     """The holder written in a lock file; None when it is empty or torn, which a dead writer leaves."""
     try:
@@ -156,7 +160,7 @@ class FileLock:
                     return None
                 os.lseek(descriptor, 0, os.SEEK_SET)
                 holder = _parse_holder(os.read(descriptor, _MAX_HOLDER_BYTES))
-                if holder is not None and is_alive(holder):
+                if holder is not None and is_alive(holder) and not _is_this_process(holder):  # ours: a release that the disk refused
                     raise self._locked(holder)
                 filesystem().truncate(descriptor, 0)
                 os.lseek(descriptor, 0, os.SEEK_SET)
@@ -184,12 +188,14 @@ class FileLock:
         if descriptor is None:
             return
         with storage_errors("release a lock", self.path):
-            if self._pid == os.getpid():  # a forked child owns a copy of this object, not the lock
-                with _held_lock:
-                    _held.pop(self.path, None)
-                if self._is_current(descriptor):
-                    filesystem().unlink(self.path)
-            filesystem().close(descriptor)
+            try:
+                if self._pid == os.getpid():  # a forked child owns a copy of this object, not the lock
+                    with _held_lock:
+                        _held.pop(self.path, None)
+                    if self._is_current(descriptor):
+                        filesystem().unlink(self.path)
+            finally:
+                filesystem().close(descriptor)
 
     def __enter__(self) -> FileLock:
         self.acquire()
