@@ -78,7 +78,7 @@ def document_positions(segment_ids: Tensor) -> Tensor:
 
 def _prepare_eager(visible: Visibility, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Additive mask broadcastable to [B * K, G * T, S]: queries of a group lie behind each other, so that no key is copied."""
-    batch, num_kv, group = shape
+    _, num_kv, group = shape
     allowed = causal_mask(visible.num_tokens, device) if visible.allowed is None else visible.allowed
     mask = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, float("-inf"))
     if group > 1:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llm_training.model.cpu_functions import RMSNormFunction, RotateFunction
 from llm_training.model.spec import ModelSpec, RopeScaling
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -72,9 +74,16 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps).to(compute_dtype(x))
 
 
+def _is_eager_cpu(x: Tensor) -> bool:
+    """Whether the hand-written passes win: not where a compiler, an exporter or a CUDA kernel fuses the plain formula."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """[..., C] -> [..., C] in the compute dtype; the mean of squares is taken in fp32 at least."""
     dtype = compute_dtype(x)
+    if _is_eager_cpu(x):
+        return cast(Tensor, RMSNormFunction.apply(x, weight, eps, dtype))
     return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps).to(dtype)
 
 
@@ -157,5 +166,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Channel i is paired with channel i + C/2, which is Hugging Face's layout of the q and k weights (not the interleaved one of
     the original Llama files).
     """
+    if _is_eager_cpu(x):
+        return cast(Tensor, RotateFunction.apply(x, cos, sin))
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
