@@ -186,9 +186,9 @@ def read_chunk(data: bytes, record: ChunkRecord, header: ChunkHeader, where: str
         filled += len(values)
         lengths.append(batch_lengths)
         parts.append(batch.column("part").to_numpy())
-    offsets = _document_offsets(lengths, parts)
-    _check_totals(record, header, tokens, filled, sum(map(len, lengths)), len(offsets) - 1, where)
-    return ChunkTokens(tokens, offsets)
+    chunk = ChunkTokens(tokens[:filled], _document_offsets(lengths, parts))
+    _check_totals(record, header, chunk, sum(map(len, lengths)), where)
+    return chunk
 
 
 def _batch_tokens(batch: pa.RecordBatch, where: str) -> tuple[NDArray[np.int64], NDArray[np.unsignedinteger]]:
@@ -207,21 +207,16 @@ def _document_offsets(lengths: list[NDArray[np.int64]], parts: list[NDArray[np.i
     return np.append(ends[firsts], ends[-1])
 
 
-def _check_totals(
-    record: ChunkRecord,
-    header: ChunkHeader,
-    tokens: NDArray[np.unsignedinteger],
-    num_tokens: int,
-    num_rows: int,
-    num_documents: int,
-    where: str,
-) -> None:
-    for name, found in (("num_tokens", num_tokens), ("num_rows", num_rows), ("num_documents", num_documents)):
-        if found != getattr(record, name):
-            raise IntegrityError(f"{name} is {found}, its metadata says {getattr(record, name)}", where=where, remedy=REPAIR)
-    if num_tokens and int(tokens.max()) >= header.vocab_size:
-        what = f"token id {int(tokens.max())} is outside the vocabulary of {header.vocab_size}"
+def _check_totals(record: ChunkRecord, header: ChunkHeader, chunk: ChunkTokens, num_rows: int, where: str) -> None:
+    found = {"num_tokens": len(chunk.tokens), "num_rows": num_rows, "num_documents": len(chunk.document_offsets) - 1}
+    for name, value in found.items():
+        if value != getattr(record, name):
+            raise IntegrityError(f"{name} is {value}, its metadata says {getattr(record, name)}", where=where, remedy=REPAIR)
+    if len(chunk.tokens) and int(chunk.tokens.max()) >= header.vocab_size:
+        what = f"token id {int(chunk.tokens.max())} is outside the vocabulary of {header.vocab_size}"
         raise IntegrityError(what, where=where, remedy="build the cache again with the tokenizer that will be used")
+    if content_digest(np.diff(chunk.document_offsets), chunk.tokens) != record.content:
+        raise IntegrityError("decoded tokens differ from the digest in the metadata", where=where, remedy=REPAIR)
 
 
 def read_provenance(data: bytes, record: ChunkRecord, header: ChunkHeader, where: str) -> list[Provenance]:

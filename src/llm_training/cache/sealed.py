@@ -51,7 +51,11 @@ def read_sealed(path: Path, kind: str, version: int) -> dict[str, Any]:
         IntegrityError: not JSON, a wrong seal, another kind of file, or a format version this program does not read.
         StorageError: it cannot be read.
     """
-    data = read_bytes(path, max_bytes=MAX_BYTES)
+    return parse_sealed(read_bytes(path, max_bytes=MAX_BYTES), path, kind, version)
+
+
+def parse_sealed(data: bytes, path: Path, kind: str, version: int) -> dict[str, Any]:
+    """As `read_sealed`, from bytes that were read from ``path``."""
     try:
         content = orjson.loads(data)
     except orjson.JSONDecodeError as error:
