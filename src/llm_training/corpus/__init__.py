@@ -1,0 +1,12 @@
+"""Text in, documents out: sources, splits, the append-only plan and the reading of its slices."""
+
+from llm_training.corpus.corpus import Corpus, Source, open_corpus
+from llm_training.corpus.document import TEST, TRAIN, VALIDATION, CorpusSettings, Document, ReadReport
+from llm_training.corpus.plan import Plan, Slice, Span
+from llm_training.corpus.planning import make_plan
+from llm_training.corpus.reading import SliceReader
+
+__all__ = [
+    "TEST", "TRAIN", "VALIDATION", "Corpus", "CorpusSettings", "Document", "Plan", "ReadReport", "Slice", "SliceReader", "Source", "Span",
+    "make_plan", "open_corpus",
+]  # fmt: skip

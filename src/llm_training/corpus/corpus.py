@@ -1,0 +1,139 @@
+"""A corpus: the sources a user named, resolved to files with stable names and splits. Nothing is read yet."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import orjson
+
+from llm_training.corpus.document import CorpusSettings
+from llm_training.corpus.sources import files, hub, stdlib
+from llm_training.corpus.sources.kinds import SourceFile
+from llm_training.corpus.split import assign_named_splits
+from llm_training.errors import ConfigError
+from llm_training.storage.runs import safe_name
+
+STDLIB = "stdlib:"
+TOKEN_IDS = "token-ids:"  # noqa: S105 - tokens of text
+_MAX_NAME_CHARACTERS = 48
+_KNOWN = "a path, a glob, stdlib:, token-ids:PATH or hf:NAME[:CONFIG][@SPLIT]"
+
+Find = Callable[[str, CorpusSettings, Counter[str]], list[SourceFile]]
+
+
+def _find_stdlib(_rest: str, _settings: CorpusSettings, _skipped: Counter[str]) -> list[SourceFile]:
+    return stdlib.find_stdlib_files()
+
+
+def _find_hub(rest: str, _settings: CorpusSettings, _skipped: Counter[str]) -> list[SourceFile]:
+    return assign_named_splits(hub.find_hub_files(hub.SCHEME + rest))
+
+
+def _find_token_ids(rest: str, settings: CorpusSettings, skipped: Counter[str]) -> list[SourceFile]:
+    return assign_named_splits(files.find_token_id_files(rest, settings, skipped))
+
+
+SCHEMES: dict[str, Find] = {STDLIB: _find_stdlib, hub.SCHEME: _find_hub, TOKEN_IDS: _find_token_ids}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One URI of the user and the files behind it."""
+
+    uri: str
+    name: str
+    files: tuple[SourceFile, ...]
+    skipped: dict[str, int]
+
+    @property
+    def removes_near_duplicates(self) -> bool:
+        """True for the standard library, whose held-out files may repeat training files."""
+        return self.uri == STDLIB
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Sources and settings.
+
+    Attributes:
+        name: short, for names of caches and runs.
+        fingerprint: sha256 (hex) of what the user named and of the settings that shape documents; content is the plan's matter.
+    """
+
+    name: str
+    sources: tuple[Source, ...]
+    settings: CorpusSettings
+    fingerprint: str
+
+    @property
+    def files(self) -> tuple[SourceFile, ...]:
+        """All files in order."""
+        return tuple(file for source in self.sources for file in source.files)
+
+
+def open_corpus(uris: Sequence[str], settings: CorpusSettings) -> Corpus:
+    """Resolve sources.
+
+    Args:
+        uris: paths, globs, ``stdlib:``, ``token-ids:PATH``, ``hf:NAME[:CONFIG][@SPLIT]``.
+        settings: how they are read.
+
+    Raises:
+        ConfigError: no source, or an unknown kind of source.
+        DataError: a source does not exist or holds no readable file.
+        StorageError: no permission.
+    """
+    if not uris:
+        raise ConfigError("no source of text was given", where="data.sources", remedy=f"give {_KNOWN}")
+    taken: set[str] = set()
+    sources = tuple(_open_source(str(uri), settings, taken) for uri in dict.fromkeys(map(str, uris)))
+    name = safe_name("+".join(source.name for source in sources))[:_MAX_NAME_CHARACTERS]
+    return Corpus(name, sources, settings, _fingerprint(sources, settings))
+
+
+def _open_source(uri: str, settings: CorpusSettings, taken: set[str]) -> Source:
+    skipped: Counter[str] = Counter()
+    scheme = next((scheme for scheme in SCHEMES if uri.startswith(scheme)), None)
+    if scheme is not None:
+        found = SCHEMES[scheme](uri.removeprefix(scheme), settings, skipped)
+    elif "://" in uri:
+        raise ConfigError(f"source {uri} is of an unknown kind", where="data.sources", remedy=f"give {_KNOWN}")
+    else:
+        found = assign_named_splits(files.find_files(uri, settings, skipped))
+    return Source(uri, _short_name(uri, found), tuple(_unique(file, taken) for file in found), dict(skipped))
+
+
+def _unique(file: SourceFile, taken: set[str]) -> SourceFile:
+    key, number = file.key, 1
+    while key in taken:
+        number += 1
+        key = f"{file.key}#{number}"
+    taken.add(key)
+    return file if key == file.key else replace(file, key=key)
+
+
+def _short_name(uri: str, found: Sequence[SourceFile]) -> str:
+    if uri == STDLIB:
+        return "stdlib"
+    first = found[0].key.split("/")[0].split("@")[0]
+    return first if len(found) > 1 or "/" in found[0].key else first.split(".")[0] or first
+
+
+def _fingerprint(sources: Sequence[Source], settings: CorpusSettings) -> str:
+    named = [_identity(source.uri) for source in sources]
+    shaping = [settings.text_field, settings.validation_fraction, settings.slice_bytes, settings.max_document_bytes, settings.max_documents]
+    return hashlib.sha256(orjson.dumps([named, shaping])).hexdigest()
+
+
+def _identity(uri: str) -> str:
+    """What a URI means here: the library of this Python, the folder at this place."""
+    if uri == STDLIB:
+        return f"{STDLIB}{platform.python_version()}"
+    scheme = next((scheme for scheme in SCHEMES if uri.startswith(scheme)), "")
+    rest = uri.removeprefix(scheme)
+    return uri if scheme == hub.SCHEME and not Path(rest).exists() else f"{scheme}{Path(rest).expanduser().resolve()}"

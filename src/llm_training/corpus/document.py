@@ -1,0 +1,91 @@
+"""What the corpus room hands out, the values that steer it, and the account of what was dropped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from llm_training.errors import DataError
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SPLITS = (TRAIN, VALIDATION, TEST)
+_MAX_EXAMPLES = 5
+# A handful of bad documents in a small folder is no reason to stop, whatever share of it they are.
+_TOLERATED_BAD_DOCUMENTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text.
+
+    Attributes:
+        id: its own id where the source gives one, else made of source and position.
+        text: the text; empty for a document of token ids.
+        source: the file it came from, as a stable name without machine paths.
+        position: index of the record in its file, counted from 0 (the line of a JSONL file).
+        split: ``train``, ``validation`` or ``test``.
+        metadata: other short fields of the record.
+        token_ids: ids already made (the ``token-ids:`` kind), else None.
+        is_continued: True when the next document continues this text, so that no separator belongs between them.
+    """
+
+    id: str
+    text: str
+    source: str
+    position: int
+    split: str = TRAIN
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    token_ids: tuple[int, ...] | None = None
+    is_continued: bool = False
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """How sources are read.
+
+    Attributes:
+        text_field: key of the text in JSON records.
+        validation_fraction: share of documents held out by hash, fraction; 0 holds nothing out.
+        skip_bad: skip and count bad documents instead of raising.
+        max_bad_fraction: share of bad documents above which even a lenient reading stops, fraction.
+        slice_bytes: size of a slice of the plan, bytes of text.
+        max_document_bytes: longest record held in memory, bytes.
+        max_documents: documents taken from each ``hf:`` source at most; 0 for all.
+    """
+
+    text_field: str = "text"
+    validation_fraction: float = 0.05
+    skip_bad: bool = False
+    max_bad_fraction: float = 0.01
+    slice_bytes: int = 8 * 1024 * 1024
+    max_document_bytes: int = 100_000_000
+    max_documents: int = 0
+
+
+@dataclass
+class ReadReport:
+    """Counts of one reading. ``dropped`` has a named reason for every document that was not handed out."""
+
+    num_documents: int = 0
+    num_bytes: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+    num_bad: int = 0
+
+    def drop(self, reason: str, where: str, *, is_bad: bool) -> None:
+        """Count a document that is left out; ``is_bad`` when it should not have been in the source at all."""
+        self.dropped[reason] += 1
+        self.num_bad += is_bad
+        if is_bad and len(self.examples) < _MAX_EXAMPLES:
+            self.examples.append(f"{reason} at {where}")
+
+    def check(self, max_bad_fraction: float) -> None:
+        """Raise DataError when more of the documents were bad than allowed."""
+        total = self.num_documents + self.num_bad
+        if self.num_bad > max(_TOLERATED_BAD_DOCUMENTS, max_bad_fraction * total):
+            raise DataError(
+                f"{self.num_bad:,} of {total:,} documents are bad, more than the {max_bad_fraction:.1%} allowed",
+                where=self.examples[0] if self.examples else "",
+                remedy="mend the source or raise data.max_bad_fraction",
+            )

@@ -1,0 +1,142 @@
+"""A source file that is open: one face for byte formats and ``hf:`` rows, and a small cache of open ones.
+
+Readers that go through a plan in order find the file where the last slice left it, so compressed files are read once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Protocol
+
+from llm_training.corpus.document import CorpusSettings
+from llm_training.corpus.sources.hub import HubRows
+from llm_training.corpus.sources.kinds import FORMATS, HUB_KIND, SourceFile
+from llm_training.corpus.sources.record import Cut, Limits, Record
+from llm_training.corpus.sources.text import line_boundary
+from llm_training.corpus.split import SINGLE_DOCUMENT_TRAIN_FRACTION
+from llm_training.corpus.streams import ByteStream, reading_errors
+
+_HEAD_BYTES = 1 << 12
+_BOUNDARY_BYTES = 1 << 16
+_MAX_OPEN_FILES = 4
+
+
+class OpenFile(Protocol):
+    """Records of one file, addressed by offsets."""
+
+    def stamp(self) -> str:
+        """A cheap mark that changes when the file is written."""
+        ...
+
+    def cuts(self, start: int, stop: int | None, limits: Limits) -> Iterator[Cut]:
+        """Divide ``[start, stop)`` into stretches."""
+        ...
+
+    def read(self, cut: Cut, first: int, limits: Limits) -> tuple[list[Record], str]:
+        """The records of a stretch and the hash of its content as it is now."""
+        ...
+
+    def locate(self, offset: int) -> str:
+        """An offset in words: path, line, byte."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+class ByteFile:
+    """A local file in one of the byte formats."""
+
+    def __init__(self, file: SourceFile) -> None:
+        self.file = file
+        self.format = FORMATS[file.kind]
+        self._stream = ByteStream(file.path)
+
+    def stamp(self) -> str:
+        """See :class:`OpenFile`."""
+        with reading_errors(self.file.path):
+            status = self.file.path.stat()
+        return f"{status.st_size}:{status.st_mtime_ns}"
+
+    def cuts(self, start: int, stop: int | None, limits: Limits) -> Iterator[Cut]:
+        """See :class:`OpenFile`."""
+        return self.format.cuts(self._stream, start, stop, limits)
+
+    def read(self, cut: Cut, first: int, limits: Limits) -> tuple[list[Record], str]:
+        """See :class:`OpenFile`."""
+        size = cut.stop - cut.start
+        if size > max(limits.record_bytes, limits.stretch_bytes):
+            detail = f"{size:,} bytes, the limit is {limits.record_bytes:,}"
+            return [Record(first, reason="longer than data.max_document_bytes", detail=detail)], cut.sha256
+        head = b""
+        if cut.start and self.format.is_cuttable:
+            self._stream.seek(cut.start)
+            head = self._head()
+        self._stream.seek(cut.start)
+        data = self._stream.read(size)
+        records = list(self.format.records(data, first, head or b"\n" * bool(cut.start), limits))
+        return records, hashlib.sha256(data).hexdigest()
+
+    def _head(self) -> bytes:
+        stream = ByteStream(self.file.path)
+        try:
+            return stream.read(_HEAD_BYTES)
+        finally:
+            stream.close()
+
+    def tail_start(self) -> int:
+        """Offset at which the last tenth begins, at a line break when one is near."""
+        aim = int(self._stream.size() * SINGLE_DOCUMENT_TRAIN_FRACTION)
+        low = max(0, aim - _BOUNDARY_BYTES)
+        self._stream.seek(low)
+        return low + line_boundary(self._stream.read(aim - low))
+
+    @property
+    def position(self) -> int:
+        """Offset up to which the file was read."""
+        return self._stream.position
+
+    def locate(self, offset: int) -> str:
+        """See :class:`OpenFile`. Reads the file up to the offset to count its lines: only errors need it."""
+        stream = ByteStream(self.file.path)
+        try:
+            line, left = 1, offset
+            while left > 0 and (data := stream.read(min(_BOUNDARY_BYTES, left))):
+                line += data.count(b"\n")
+                left -= len(data)
+        finally:
+            stream.close()
+        return f"{self.file.path}, line {line}, byte offset {offset}"
+
+    def close(self) -> None:
+        """See :class:`OpenFile`."""
+        self._stream.close()
+
+
+def open_file(file: SourceFile, settings: CorpusSettings) -> OpenFile:
+    """Open a source file. Raises DataError, StorageError, ConfigError."""
+    return HubRows(file, settings) if file.kind == HUB_KIND else ByteFile(file)
+
+
+class OpenFiles:
+    """The files used last, still open."""
+
+    def __init__(self, settings: CorpusSettings) -> None:
+        self._settings = settings
+        self._open: OrderedDict[str, OpenFile] = OrderedDict()
+
+    def get(self, file: SourceFile) -> OpenFile:
+        """The open file; the one unused longest is closed when there are too many."""
+        found = self._open.pop(file.key, None) or open_file(file, self._settings)
+        self._open[file.key] = found
+        if len(self._open) > _MAX_OPEN_FILES:
+            self._open.popitem(last=False)[1].close()
+        return found
+
+    def close(self) -> None:
+        """Close all."""
+        while self._open:
+            self._open.popitem()[1].close()

@@ -1,0 +1,146 @@
+"""Documents of a planned slice, with their splits, checked against the plan's hashes.
+
+A reader keeps its files open, so slices read in order cost one pass over compressed files. It is for one thread; make
+one reader for each worker: they share nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from llm_training.corpus.corpus import Corpus
+from llm_training.corpus.document import TRAIN, VALIDATION, Document, ReadReport
+from llm_training.corpus.opened import OpenFile, OpenFiles
+from llm_training.corpus.plan import BY_RECORD_TAIL, Plan, Slice, Span
+from llm_training.corpus.sources.record import Cut, Limits, Record
+from llm_training.corpus.split import split_of_digest, tail_boundary, text_digest
+from llm_training.errors import DataError, IntegrityError
+
+
+class SliceReader:
+    """Reads the slices of one plan.
+
+    Attributes:
+        report: what was handed out and dropped so far.
+    """
+
+    def __init__(self, corpus: Corpus, plan: Plan) -> None:
+        self.plan = plan
+        self.report = ReadReport()
+        self._settings = corpus.settings
+        self._files = {file.key: file for file in corpus.files}
+        self._limits = limits_of(corpus)
+        self._open = OpenFiles(corpus.settings)
+        self._held_out = [frozenset(source.held_out) for source in plan.sources]
+
+    def read_slice(self, number: int) -> Iterator[Document]:
+        """The documents of slice ``number`` in order.
+
+        Raises:
+            DataError: a bad document, in a strict reading.
+            IntegrityError: the content is not what was planned.
+            StorageError: a file is gone or cannot be read.
+        """
+        piece = self.plan.slices[number]
+        for span in piece.spans:
+            opened, records = self._records(span)
+            self.report.num_bytes += span.num_bytes
+            for record in records:
+                if record.reason:
+                    self._drop(record, span, opened)
+                    continue
+                for document in self._documents(record, span, piece):
+                    self.report.num_documents += 1
+                    yield document
+
+    def documents(self, split: str | None = None, *, source: int | None = None) -> Iterator[Document]:
+        """All documents of the plan in order, or those of one split or source.
+
+        Raises:
+            DataError: as :meth:`read_slice`; also when there is no document at all, or too many are bad.
+        """
+        found = False
+        for piece in self.plan.slices:
+            if (piece.split not in (None, split) and split is not None) or source not in (None, piece.source):
+                continue
+            for document in self.read_slice(piece.number):
+                if split in (None, document.split):
+                    found = True
+                    yield document
+        self.report.check(self._settings.max_bad_fraction)
+        if not found:
+            which = f"{split} documents" if split else "documents"
+            example = f" (first dropped: {self.report.examples[0]})" if self.report.examples else ""
+            raise DataError(f"there are no {which} in the source{example}", remedy="give more text, or look at what was dropped")
+
+    def close(self) -> None:
+        """Close the open files."""
+        self._open.close()
+
+    def _records(self, span: Span) -> tuple[OpenFile, list[Record]]:
+        file = self._files.get(span.file)
+        if file is None:
+            raise IntegrityError(f"the plan needs {span.file}, which the sources no longer hold", remedy="restore the file or plan anew")
+        opened = self._open.get(file)
+        cut = Cut(span.start, span.stop, span.count, span.num_bytes, span.sha256)
+        records, digest = opened.read(cut, span.first, self._limits)
+        if digest != span.sha256:
+            raise edited(span)
+        return opened, records
+
+    def _drop(self, record: Record, span: Span, opened: OpenFile) -> None:
+        if record.is_bad and not self._settings.skip_bad:
+            where = opened.locate(span.start + record.offset)
+            raise DataError(f"{record.reason} ({record.detail})", where=where, remedy="mend it, or skip bad documents (--skip-bad)")
+        self.report.drop(record.reason, f"{span.file}, record {record.position}", is_bad=record.is_bad)
+
+    def _documents(self, record: Record, span: Span, piece: Slice) -> Iterator[Document]:
+        own_name = span.file if span.count == 1 and span.first == 0 and not span.is_continued else f"{span.file}:{record.position}"
+        document = Document(
+            id=record.id or own_name,
+            text=record.text,
+            source=span.file,
+            position=record.position,
+            split=piece.split or TRAIN,
+            metadata=record.metadata,
+            token_ids=record.token_ids,
+            is_continued=span.is_continued,
+        )
+        if piece.split is not None:
+            yield document
+        elif self.plan.sources[piece.source].rule == BY_RECORD_TAIL:
+            yield from _divide(document)
+        else:
+            yield replace(document, split=self._split_by_hash(document, piece.source))
+
+    def _split_by_hash(self, document: Document, source: int) -> str:
+        content = document.text if document.token_ids is None else " ".join(map(str, document.token_ids))
+        digest = text_digest(content)
+        if digest in self._held_out[source]:
+            return VALIDATION
+        return split_of_digest(digest, self._settings.validation_fraction)
+
+
+def limits_of(corpus: Corpus) -> Limits:
+    """The sizes that formats obey, from the settings."""
+    settings = corpus.settings
+    return Limits(settings.slice_bytes, settings.max_document_bytes, settings.text_field)
+
+
+def edited(span: Span) -> IntegrityError:
+    """The error for bytes that changed under a plan."""
+    return IntegrityError(
+        f"bytes {span.start:,} to {span.stop:,} changed after they were planned",
+        where=span.file,
+        remedy="restore the file, or build anew under another name (--dataset-name, --force-rebuild); appending is always possible",
+    )
+
+
+def _divide(document: Document) -> Iterator[Document]:
+    """The only record of a source: its last tenth is held out."""
+    cut = tail_boundary(document.text)
+    parts = ((document.text[:cut], document.id, TRAIN), (document.text[cut:], f"{document.id}#tail", VALIDATION))
+    for text, name, split in parts:
+        if text:
+            yield replace(document, text=text, id=name, split=split)

@@ -1,0 +1,104 @@
+"""Files, folders and globs on the local disk, in an order that does not depend on the file system.
+
+Folders are walked through links but never twice through the same directory. Hidden entries and files of unknown kinds
+are left out; a file that is named directly is read whatever its name, as text when nothing else is known.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from llm_training.corpus.document import CorpusSettings
+from llm_training.corpus.sources.kinds import TOKEN_ID_KIND, SourceFile, kind_of, sniff_json
+from llm_training.errors import DataError, StorageError
+
+# Kinds that another door reads.
+_ELSEWHERE = {".parquet": "hf:FOLDER", ".arrow": "hf:FOLDER", ".csv": "hf:FOLDER"}
+_SKIPPED_DIRECTORIES = frozenset({"__pycache__", "node_modules"})
+
+
+def find_files(pattern: str, settings: CorpusSettings, skipped: Counter[str], *, kind: str | None = None) -> list[SourceFile]:
+    """The source files that a path, folder or glob names, sorted by name.
+
+    Args:
+        pattern: as the user wrote it.
+        settings: whether an unreadable file stops or is skipped.
+        skipped: gains a count for every file left out, by reason.
+        kind: a declared kind, instead of what names say.
+
+    Raises:
+        DataError: nothing is there, or a file is not a regular one.
+        StorageError: no permission.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        root = path.resolve().name
+        found = [(f"{root}/{name.as_posix()}", path / name) for name in _walk(path)]
+        files = [file for key, entry in found if (file := _in_folder(key, entry, settings, skipped, kind))]
+    elif os.path.lexists(path):
+        files = [_named(path.name, path, kind)]
+    elif glob.has_magic(pattern):
+        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns too
+        files = [file for match in matches if not match.is_dir() and (file := _in_folder(match.name, match, settings, skipped, kind))]
+    else:
+        raise DataError("no such file, folder or glob", where=pattern, remedy="check the path; a source is a path, stdlib: or hf:NAME")
+    if not files:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it is empty"
+        raise DataError(f"no documents in the source ({reasons})", where=pattern, remedy="give files of .txt .md .py .jsonl or .json")
+    return files
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Relative paths of the files below ``root``, sorted by their parts."""
+    seen: set[tuple[int, int]] = set()
+    found: list[Path] = []
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        status = os.stat(folder)  # noqa: PTH116 - of the string os.walk gives
+        identity = (status.st_dev, status.st_ino)
+        if identity in seen:
+            subfolders.clear()
+            continue
+        seen.add(identity)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name not in _SKIPPED_DIRECTORIES)
+        found.extend(Path(folder, name).relative_to(root) for name in names if not name.startswith("."))
+    return iter(sorted(found, key=lambda path: path.parts))
+
+
+def _in_folder(key: str, path: Path, settings: CorpusSettings, skipped: Counter[str], kind: str | None) -> SourceFile | None:
+    found = kind or kind_of(path)
+    if found is None:
+        skipped[f"of unknown kind {path.suffix or '(no suffix)'}"] += 1
+        return None
+    try:
+        return _named(key, path, kind)
+    except (DataError, StorageError) as error:
+        if not settings.skip_bad:
+            raise
+        skipped[error.what] += 1
+        return None
+
+
+def _named(key: str, path: Path, kind: str | None) -> SourceFile:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise DataError(
+            f"cannot read the source ({error.strerror})", where=str(path), remedy="check the path and its permissions"
+        ) from None
+    if not stat.S_ISREG(mode):
+        raise DataError("source is not a regular file", where=str(path), remedy="give a file or a folder of files")
+    suffix = path.suffix.lower()
+    if kind is None and suffix in _ELSEWHERE:
+        raise DataError(f"{suffix} files are read through the datasets library", where=str(path), remedy=f"give {_ELSEWHERE[suffix]}")
+    found = kind or kind_of(path) or "text"
+    return SourceFile(key, path, sniff_json(path) if found == "json" else found)
+
+
+def find_token_id_files(pattern: str, settings: CorpusSettings, skipped: Counter[str]) -> list[SourceFile]:
+    """Files declared to hold token ids; see :func:`find_files`."""
+    return find_files(pattern, settings, skipped, kind=TOKEN_ID_KIND)

@@ -1,0 +1,115 @@
+"""A JSON file that is one array of records, read element by element with bounded memory.
+
+Elements are found by walking over strings and brackets, without building the array. A stretch covers whole elements,
+so a file that is written again with more elements at its end keeps the stretches it had.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+
+from llm_training.corpus.sources.jsonl import parse_record
+from llm_training.corpus.sources.record import Cut, Limits, Record
+from llm_training.corpus.streams import ByteStream
+from llm_training.errors import DataError
+
+_BLOCK_BYTES = 1 << 20
+# A whole string, a structural character, or the quote of a string that goes on beyond the buffer.
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]|"', re.DOTALL)
+_DEPTH_CHANGE = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+
+
+class _ElementFinder:
+    """Walks over a growing buffer and reports where elements of the outermost array begin and end."""
+
+    def __init__(self, is_inside: bool) -> None:
+        self.depth = 1 if is_inside else 0
+        self._scanned = 0
+        self._start: int | None = None
+
+    def feed(self, buffer: bytes) -> Iterator[tuple[int, int]]:
+        """Elements that end in the buffer; scanning goes on where it stopped."""
+        for match in _TOKEN.finditer(buffer, self._scanned):
+            token = match.group()
+            if token == b'"':
+                break
+            self._scanned = match.end()
+            if token == b"," and self.depth == 1:
+                yield from self._finish(buffer, match.start())
+                self._start = match.end()
+                continue
+            change = _DEPTH_CHANGE.get(token, 0)
+            if change < 0 and self.depth == 1:
+                yield from self._finish(buffer, match.start())
+                self._start = None
+            self.depth += change
+            if change > 0 and self.depth == 1:
+                self._start = match.end()
+
+    def _finish(self, buffer: bytes, end: int) -> Iterator[tuple[int, int]]:
+        if self._start is None:
+            return
+        element = buffer[self._start : end]
+        body = element.strip()
+        if body:
+            start = self._start + len(element) - len(element.lstrip())
+            yield start, start + len(body)
+
+    @property
+    def needed_from(self) -> int:
+        """Offset in the buffer before which nothing is needed any more."""
+        return self._scanned if self._start is None else self._start
+
+    def drop(self, num_bytes: int) -> None:
+        """The caller cut this many bytes off the front of the buffer."""
+        self._scanned -= num_bytes
+        if self._start is not None:
+            self._start -= num_bytes
+
+
+class JsonArrayFormat:
+    """Records that are elements of one array."""
+
+    name = "json"
+    is_cuttable = False
+
+    def cuts(self, stream: ByteStream, start: int, stop: int | None, limits: Limits) -> Iterator[Cut]:
+        """See :class:`Format`. Raises DataError for an array that is not closed or an element over the limit."""
+        stream.seek(start)
+        finder, buffer, base = _ElementFinder(is_inside=start > 0), b"", start
+        group: list[tuple[int, int]] = []
+        while data := stream.read(_BLOCK_BYTES):
+            buffer += data
+            for element in finder.feed(buffer):
+                group.append(element)
+                if group[-1][1] - group[0][0] >= limits.stretch_bytes:
+                    yield _cut(base, buffer, group)
+                    group = []
+            kept_from = group[0][0] if group else finder.needed_from
+            if kept_from > _BLOCK_BYTES and not group:
+                buffer, base = buffer[kept_from:], base + kept_from
+                finder.drop(kept_from)
+            if len(buffer) > limits.record_bytes + limits.stretch_bytes + _BLOCK_BYTES:
+                raise DataError(
+                    f"JSON record is longer than {limits.record_bytes:,} bytes",
+                    where=f"{stream.path}, byte offset {base}",
+                    remedy="raise data.max_document_bytes",
+                )
+        if group:
+            yield _cut(base, buffer, group)
+        if finder.depth > 0:
+            raise DataError("JSON array is not closed", where=str(stream.path), remedy="write the file again, or as JSON Lines")
+
+    def records(self, data: bytes, first: int, head: bytes, limits: Limits) -> Iterator[Record]:
+        """See :class:`Format`."""
+        finder = _ElementFinder(is_inside=False)
+        closed = b"[" + data + b"]"
+        for number, (start, end) in enumerate(finder.feed(closed)):
+            yield parse_record(closed[start:end], first + number, start - 1, limits.text_field)
+
+
+def _cut(base: int, buffer: bytes, group: list[tuple[int, int]]) -> Cut:
+    start, stop = group[0][0], group[-1][1]
+    return Cut(base + start, base + stop, len(group), stop - start, hashlib.sha256(buffer[start:stop]).hexdigest())

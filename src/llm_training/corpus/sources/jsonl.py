@@ -1,0 +1,140 @@
+"""JSON Lines: one record per line, its text in a named field.
+
+Positions are line numbers counted from 0, blank and bad lines included, so that they can be known without parsing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+import orjson
+
+from llm_training.corpus.sources.record import Cut, Limits, Record
+from llm_training.corpus.streams import ByteStream
+
+_SKIP_BYTES = 1 << 20
+_MAX_METADATA_CHARACTERS = 200
+
+
+def parse_record(raw: bytes, position: int, offset: int, text_field: str) -> Record:
+    """One JSON record; whatever is wrong with it becomes a reason."""
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        return _parse_leniently(raw, position, offset, text_field, str(error))
+    return record_of_value(value, position, offset, text_field)
+
+
+def _parse_leniently(raw: bytes, position: int, offset: int, text_field: str, message: str) -> Record:
+    """What the strict parser refuses: tell bad bytes from bad JSON, and accept NaN, which Python's own writer produces."""
+    try:
+        value = json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        return Record(position, offset + error.start, reason="undecodable", detail=f"not valid utf-8: {error.reason}")
+    except (ValueError, RecursionError):
+        return Record(position, offset, reason="invalid json", detail=message)
+    record = record_of_value(value, position, offset, text_field)
+    try:
+        record.text.encode()
+    except UnicodeEncodeError:
+        return Record(position, offset, reason="lone surrogate", detail="the text holds half of a surrogate pair")
+    return record
+
+
+def record_of_value(value: object, position: int, offset: int, text_field: str) -> Record:
+    """The record that a parsed value holds; what is wrong with it becomes a reason."""
+    if not isinstance(value, dict):
+        return Record(position, offset, reason="not an object", detail=f"a record must be a JSON object, met {type(value).__name__}")
+    if text_field not in value:
+        return Record(
+            position, offset, reason="missing text", detail=f"no field {text_field!r} (fields: {', '.join(map(str, list(value)[:8]))})"
+        )
+    text = value[text_field]
+    if not isinstance(text, str):
+        return Record(position, offset, reason="text not a string", detail=f"{text_field!r} is {type(text).__name__}")
+    own_id = value.get("id")
+    return Record(
+        position,
+        offset,
+        text=text,
+        id=str(own_id) if isinstance(own_id, str | int) and own_id != "" else None,
+        metadata={key: item for key, item in value.items() if key not in (text_field, "id") and _is_short(item)},
+        reason="" if text.strip() else "empty text",
+    )
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, int | float | bool) or (isinstance(value, str) and len(value) <= _MAX_METADATA_CHARACTERS)
+
+
+class JsonLinesFormat:
+    """Records divided by line breaks."""
+
+    name = "jsonl"
+    is_cuttable = False
+
+    def cuts(self, stream: ByteStream, start: int, stop: int | None, limits: Limits) -> Iterator[Cut]:
+        """See :class:`Format`. A last line without a line break is left out while it is not whole: its writer goes on."""
+        stream.seek(start)
+        while data := stream.read(limits.stretch_bytes):
+            position = stream.position - len(data)
+            boundary = data.rfind(b"\n") + 1
+            if boundary:
+                stream.unread(data[boundary:])
+                yield _cut(position, data[:boundary])
+                continue
+            data += _rest_of_line(stream, limits.record_bytes - len(data))
+            if data.endswith(b"\n") or (stream.is_at_end() and _is_whole(data)):
+                yield _cut(position, data)
+            elif not stream.is_at_end():
+                yield _oversized(stream, position, data)
+
+    def records(self, data: bytes, first: int, head: bytes, limits: Limits) -> Iterator[Record]:
+        """See :class:`Format`."""
+        offset = 0
+        for number, line in enumerate(data.removesuffix(b"\n").split(b"\n")):
+            start, offset = offset, offset + len(line) + 1
+            body = line.strip()
+            if not body:
+                yield Record(first + number, start, reason="blank line")
+                continue
+            if first + number == 0 and not head:
+                body = body.removeprefix(b"\xef\xbb\xbf")
+            yield parse_record(body, first + number, start, limits.text_field)
+
+
+def _cut(position: int, data: bytes) -> Cut:
+    num_lines = data.count(b"\n") + (not data.endswith(b"\n"))
+    return Cut(position, position + len(data), num_lines, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _rest_of_line(stream: ByteStream, max_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    while max_bytes > 0 and (part := stream.read(min(_SKIP_BYTES, max_bytes))):
+        end = part.find(b"\n") + 1
+        if end:
+            stream.unread(part[end:])
+            parts.append(part[:end])
+            break
+        parts.append(part)
+        max_bytes -= len(part)
+    return b"".join(parts)
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _oversized(stream: ByteStream, position: int, data: bytes) -> Cut:
+    """Pass over a line longer than the limit with bounded memory; the reader refuses the stretch by its size."""
+    digest = hashlib.sha256(data)
+    while data and not data.endswith(b"\n"):
+        data = _rest_of_line(stream, _SKIP_BYTES)
+        digest.update(data)
+    return Cut(position, stream.position, 1, stream.position - position, digest.hexdigest())

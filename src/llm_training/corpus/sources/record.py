@@ -1,0 +1,76 @@
+"""The values that pass between file formats and the planner and reader, and the Protocol of a format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from llm_training.corpus.streams import ByteStream
+
+# Reasons that only count; every other reason is a bad record, which a strict reading refuses.
+HARMLESS_REASONS = frozenset({"blank line", "empty text"})
+
+
+class Cut(NamedTuple):
+    """A stretch of a file that holds whole records.
+
+    Offsets count decompressed bytes (rows, for ``hf:``); ``is_continued`` when the last record goes on in the next stretch.
+    """
+
+    start: int
+    stop: int
+    num_records: int
+    num_bytes: int
+    sha256: str
+    is_continued: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a stretch: a text (or ids), or the reason why it has none.
+
+    Attributes:
+        position: index in the file, counted from 0.
+        offset: where it starts, bytes from the start of the stretch.
+        reason: empty for a good record.
+        detail: what exactly is wrong, for people.
+    """
+
+    position: int
+    offset: int = 0
+    text: str = ""
+    id: str | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    token_ids: tuple[int, ...] | None = None
+    reason: str = ""
+    detail: str = ""
+
+    @property
+    def is_bad(self) -> bool:
+        """True for a record that a strict reading refuses."""
+        return bool(self.reason) and self.reason not in HARMLESS_REASONS
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes that a format obeys, bytes: the aim for a stretch, and the longest record held in memory."""
+
+    stretch_bytes: int
+    record_bytes: int
+    text_field: str = "text"
+
+
+class Format(Protocol):
+    """How bytes hold records."""
+
+    name: str
+    is_cuttable: bool  # True when any line boundary may divide a document (text), False for structured records
+
+    def cuts(self, stream: ByteStream, start: int, stop: int | None, limits: Limits) -> Iterator[Cut]:
+        """Divide ``[start, stop)`` (``None``: to the end) into stretches of about ``limits.stretch_bytes``."""
+        ...
+
+    def records(self, data: bytes, first: int, head: bytes, limits: Limits) -> Iterator[Record]:
+        """The records of one stretch. ``head`` is the start of the file when the stretch is not it, else empty."""
+        ...

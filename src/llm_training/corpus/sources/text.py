@@ -1,0 +1,87 @@
+"""Plain text and Python source: one file is one document, and a large one is cut into contiguous parts.
+
+Parts end at a line break where the part has one, else between two UTF-8 characters. Text is kept byte for byte, line
+ends included; a byte-order mark of UTF-8 at the start is not text and goes.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import io
+import tokenize
+from collections.abc import Callable, Iterator
+
+from llm_training.corpus.sources.record import Cut, Limits, Record
+from llm_training.corpus.streams import ByteStream
+
+EncodingOf = Callable[[bytes], str]
+
+
+def utf8(_head: bytes) -> str:
+    """Text files are UTF-8."""
+    return "utf-8"
+
+
+def python_encoding(head: bytes) -> str:
+    """The encoding of Python source by PEP 263: a byte-order mark, a comment in the first two lines, else UTF-8.
+
+    Raises:
+        SyntaxError: the comment names no encoding, or the first lines are not in it.
+    """
+    encoding = tokenize.detect_encoding(io.BytesIO(head).readline)[0]
+    return "utf-8" if encoding == "utf-8-sig" else encoding
+
+
+def line_boundary(data: bytes) -> int:
+    """Where a part may end: after the last line break, else before the last UTF-8 character."""
+    cut = data.rfind(b"\n") + 1
+    if cut:
+        return cut
+    for back in range(1, min(4, len(data))):
+        if data[-back] & 0xC0 != 0x80:  # the start of a character, perhaps an incomplete one
+            return len(data) - back
+    return len(data)
+
+
+class TextFormat:
+    """One document in one file."""
+
+    is_cuttable = True
+
+    def __init__(self, name: str, encoding_of: EncodingOf) -> None:
+        self.name = name
+        self._encoding_of = encoding_of
+
+    def cuts(self, stream: ByteStream, start: int, stop: int | None, limits: Limits) -> Iterator[Cut]:
+        """See :class:`Format`."""
+        stream.seek(start)
+        position = start
+        while data := stream.read(limits.stretch_bytes if stop is None else min(limits.stretch_bytes, stop - position)):
+            is_last = position + len(data) == stop or (stop is None and stream.is_at_end())
+            if not is_last:
+                boundary = self.boundary(data)
+                stream.unread(data[boundary:])
+                data = data[:boundary]
+            yield Cut(position, position + len(data), 1, len(data), hashlib.sha256(data).hexdigest(), not is_last)
+            position += len(data)
+
+    def boundary(self, data: bytes) -> int:
+        """Where a stretch of these bytes may end; at least 1."""
+        return line_boundary(data)
+
+    def records(self, data: bytes, first: int, head: bytes, limits: Limits) -> Iterator[Record]:
+        """See :class:`Format`."""
+        try:
+            encoding = self._encoding_of(head or data[: 1 << 16])
+        except SyntaxError as error:
+            yield Record(first, reason="undecodable", detail=str(error.msg))
+            return
+        body = data.removeprefix(codecs.BOM_UTF8) if not head else data
+        try:
+            text = body.decode(encoding)
+        except UnicodeDecodeError as error:
+            offset = error.start + len(data) - len(body)
+            yield Record(first, offset=offset, reason="undecodable", detail=f"not valid {encoding}: {error.reason}")
+            return
+        yield Record(first, text=text, reason="" if text.strip() else "empty text")
