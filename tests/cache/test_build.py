@@ -3,8 +3,9 @@ from functools import partial
 
 import numpy as np
 import pytest
-from tests.cache.toy import SEPARATOR, ToyCache, open_toy, toy_documents, toy_settings, toy_slices
+from tests.cache.toy import SEPARATOR, ToyCache, ToyDocument, ToyEncoder, open_toy, toy_documents, toy_settings, toy_slices
 
+from llm_training.cache.encoding import encode_slice
 from llm_training.cache.store import ChunkStore
 from llm_training.errors import ConfigError, DataError, IntegrityError, LockedError
 from llm_training.storage.locks import FileLock
@@ -206,19 +207,30 @@ def test_a_giant_document_takes_several_rows_and_one_separator(tmp_path, monkeyp
     assert [p.id for p in store.provenance("train", 0)] == [document.id for document in documents]
 
 
-def continued_documents(number: int):
-    from tests.cache.toy import ToyDocument
+def test_documents_that_go_on_become_one_and_the_last_may_lack_its_separator():
+    parts = [("whole", "abc", False), ("a", "de", True), ("b", "f", True), ("c", "g", False), ("open", "hi", True)]
+    documents = [ToyDocument(name, text, "f", position, "train", None, goes_on) for position, (name, text, goes_on) in enumerate(parts)]
+    table = encode_slice(documents, ToyEncoder(), ["train"])["train"]
+    assert (table.ids, table.positions.tolist()) == (["whole", "a", "open"], [0, 1, 4])
+    assert (table.lengths.tolist(), table.text_bytes.tolist()) == ([4, 5, 2], [3, 4, 2])
+    assert bytes(np.where(table.tokens == SEPARATOR, ord("|"), table.tokens).astype(np.uint8)) == b"abc|defg|hi"
 
-    return [ToyDocument("whole", "abc", "f", 0, "train"), ToyDocument("part", "defg", "f", 1, "train", continues=True)]
+
+@pytest.mark.parametrize("characters", [1, 4, 1 << 22])
+def test_texts_and_ready_made_ids_keep_their_order(monkeypatch, characters):
+    monkeypatch.setattr("llm_training.cache.encoding.ENCODE_CHARACTERS", characters)
+    documents = [
+        ToyDocument(str(position), "" if ids else "ab", "f", position, "train", ids)
+        for position, ids in enumerate([None, (1, 2, 3), None, None, (4,), (5,)])
+    ]
+    table = encode_slice(documents, ToyEncoder(), ["train", "validation"])["train"]
+    assert table.lengths.tolist() == [3, 4, 3, 3, 2, 2]
+    assert table.tokens.tolist() == [97, 98, 256, 1, 2, 3, 256, 97, 98, 256, 97, 98, 256, 4, 256, 5, 256]
 
 
-def open_continued():
-    return continued_documents, open_toy()[1]
-
-
-def test_a_document_that_goes_on_in_the_next_slice_has_no_separator_yet(cache):
-    cache.build(1, source=open_continued)
-    assert cache.store().read("train", 0).tokens.tolist() == [97, 98, 99, 256, 100, 101, 102, 103]
+def test_ready_made_ids_outside_the_vocabulary_are_bad_data():
+    with pytest.raises(DataError, match="token id 257 is outside the vocabulary of 257; at doc7"):
+        encode_slice([ToyDocument("doc7", "", "f", 7, "train", (5, 257))], ToyEncoder(), ["train"])
 
 
 def wild_source():
@@ -228,7 +240,7 @@ def wild_source():
 
 
 def test_an_encoder_that_leaves_its_vocabulary_is_refused(cache):
-    with pytest.raises(IntegrityError, match="returned id 9999, its vocabulary has 257"):
+    with pytest.raises(IntegrityError, match="token id 9999 is outside the vocabulary of 257"):
         cache.build(1, source=wild_source)
 
 

@@ -15,6 +15,7 @@ from tests.faults.failing_calls import sweep
 
 from llm_training.cache.store import ChunkStore
 from llm_training.errors import IntegrityError, StorageError
+from llm_training.storage.faults import forget_visits
 from llm_training.storage.filesystem import installed
 
 SLICES = 6
@@ -42,6 +43,7 @@ def forked(root: Path, fault: str = "", kill_after: float | None = None) -> int:
     child = os.fork()
     if child == 0:
         try:
+            forget_visits()
             os.environ["LLM_TRAINING_FAULT"] = fault
             build_all(root)
             os._exit(0)

@@ -24,7 +24,8 @@ class ToyDocument:
     source: str
     position: int
     split: str
-    continues: bool = False
+    token_ids: tuple[int, ...] | None = None
+    is_continued: bool = False
 
 
 class ToyEncoder:
