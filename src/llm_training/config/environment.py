@@ -19,7 +19,7 @@ def read_environment(environ: Mapping[str, str]) -> tuple[list[Given], list[str]
     """The settings in ``environ``, and a line for each variable that looks like ours and is none."""
     given: list[Given] = []
     problems: list[str] = []
-    if environ.get("LOG_LEVEL"):
+    if environ.get("LOG_LEVEL") and variable_name("monitoring.log_level") not in environ:
         level = environ["LOG_LEVEL"].upper()
         given.append(Given("monitoring.log_level", Text(_LEVELS.get(level, level)), Origin("environment LOG_LEVEL")))
     for variable, value in sorted(environ.items()):
@@ -28,10 +28,11 @@ def read_environment(environ: Mapping[str, str]) -> tuple[list[Given], list[str]
         name = variable[len(PREFIX) :].lower().replace("__", ".")
         try:
             if not variable.upper().startswith(PREFIX) or not name:
-                raise UnknownNameError("unknown variable", _guess(variable))
+                raise UnknownNameError("unknown variable")
             resolve(name)
         except UnknownNameError as error:
-            nearest = error.nearest and f"; did you mean {variable_name(error.nearest)}?"
+            guess = error.nearest or _guess(variable)
+            nearest = guess and f"; did you mean {variable_name(guess)}?"
             is_ambiguous = "could mean" in str(error)
             what = f"{variable_name(name)}: {error}" if is_ambiguous else f"unknown variable {shown(variable, quote=False)}{nearest}"
             problems.append(f"{what}; at environment")
@@ -47,7 +48,7 @@ def variable_name(dotted: str) -> str:
 
 def _guess(variable: str) -> str:
     """The field that a variable with single underscores was meant for: ``LLM_TRAINING_BATCHSIZE``."""
-    words = variable[len("LLM_TRAINING_") :].lower().strip("_")
+    words = variable[len("LLM_TRAINING_") :].lower().strip("_").replace("__", "_")
     sectioned = {name.replace(".", "_"): name for names in flat_spellings().values() for name in names}
     best = get_close_matches(words[:100], sectioned, n=1, cutoff=0.85)
     return sectioned[best[0]] if best else nearest_name(words)

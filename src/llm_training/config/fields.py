@@ -88,7 +88,7 @@ def _type_facts(annotation: object) -> tuple[Kind, bool, tuple[str, ...]]:
 
 
 def _bounds(field: FieldInfo) -> list[str]:
-    words: list[str] = []
+    words: list[str] = ["true"] if get_args(field.annotation) == (True,) else []
     for constraint in field.metadata:
         for attribute, template in _BOUND_WORDS.items():
             limit = getattr(constraint, attribute, None)

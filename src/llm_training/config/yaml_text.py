@@ -57,7 +57,7 @@ def read_yaml(text: str, source: str) -> list[Setting]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-        raise ConfigError(f"not valid YAML ({_reason(error)})", where=place, remedy=_remedy(error)) from None
+        raise ConfigError(f"not valid YAML ({_reason(error)})", where=place, remedy=_remedy(text, mark)) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML ({shown(str(error), quote=False, limit=120)})", where=source) from None
     if root is None or root == "":
@@ -71,8 +71,11 @@ def _reason(error: yaml.MarkedYAMLError) -> str:
     return shown(error.problem or error.context or "syntax", quote=False, limit=120)
 
 
-def _remedy(error: yaml.MarkedYAMLError) -> str:
-    return "indent with spaces, not tabs" if "\\t" in str(error.problem) or "tab" in str(error.problem) else ""
+def _remedy(text: str, mark: Any) -> str:
+    """The C parser does not say which character it stumbled over; a tab is the one that nobody sees."""
+    lines = text.splitlines()
+    is_tab = mark is not None and mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t"
+    return "indent with spaces, not tabs" if is_tab else ""
 
 
 def _kind(node: _Node) -> str:
