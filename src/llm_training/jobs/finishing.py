@@ -9,7 +9,8 @@ from typing import Any
 from llm_training.errors import ConfigError, DataError
 from llm_training.evaluation.held_out import evaluate_documents
 from llm_training.events import EvaluationCompleted, Notice, Progress, SampleGenerated
-from llm_training.generation.generate import generate
+from llm_training.generation.generate import StopRules, generate
+from llm_training.generation.sampling import SamplingSettings
 from llm_training.jobs.session import RunContext
 from llm_training.model.transformer import Transformer
 from llm_training.monitoring.plots import plot_loss_curve
@@ -71,19 +72,23 @@ def evaluate_final(context: RunContext, model: Transformer, *, progress: bool) -
 def write_samples(context: RunContext, model: Transformer) -> None:
     """Let the model write, show it, and keep it under ``samples/``; the texts are the first ones, not chosen."""
     data, settings = context.data, context.config.evaluation
-    prompt = data.tokenizer.encode(settings.prompt)
-    for index in range(settings.num_samples):
-        ids = generate(
-            model,
-            [data.tokenizer.separator_id, *prompt],
-            max_new_tokens=settings.sample_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            seed=derive_seed(context.config.training.seed, "sample", index),
-            stop_ids=(data.tokenizer.separator_id,),
-        )
-        text = settings.prompt + data.tokenizer.decode(ids)
-        write_bytes(context.layout.samples / f"sample-{index + 1}.txt", text.encode())
+    if not settings.num_samples:
+        return
+    prompt = [data.tokenizer.separator_id, *data.tokenizer.encode(settings.prompt)]
+    sampling = SamplingSettings(
+        temperature=settings.temperature, top_p=settings.top_p, seed=derive_seed(context.config.training.seed, "sample")
+    )
+    model.eval()
+    results = generate(
+        model,
+        [prompt] * settings.num_samples,
+        max_new_tokens=settings.sample_tokens,
+        sampling=sampling,
+        stop=StopRules(token_ids=frozenset({data.tokenizer.separator_id})),
+    )
+    for index, result in enumerate(results, 1):
+        text = settings.prompt + data.tokenizer.decode(result.token_ids)
+        write_bytes(context.layout.samples / f"sample-{index}.txt", text.encode())
         context.bus.publish(SampleGenerated(step=-1, prompt=settings.prompt, text=text))
 
 

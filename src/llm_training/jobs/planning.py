@@ -227,15 +227,6 @@ def rate_settings(training: TrainingConfig, optimizer: OptimizerSettings) -> Rat
     return RateSettings(training.lr_schedule, optimizer.learning_rate, optimizer.muon_learning_rate, training.min_learning_rate)
 
 
-def size_label(num_parameters: int) -> str:
-    """``6.9M``: computed, never a label."""
-    for unit, scale in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
-        if num_parameters >= scale:
-            value = num_parameters / scale
-            return f"{value:.0f}{unit}" if value >= 100 else f"{value:.1f}{unit}"
-    return str(num_parameters)
-
-
 def warn_about_partial_cache(plan: TrainingPlan) -> str | None:
     """A line when the warm-up, taken from the full estimate, is longer than the present run."""
     if plan.warmup_steps <= plan.total_steps:
@@ -305,7 +296,7 @@ def count_parameters(spec: ModelSpec) -> int:
 
 def flops_per_token(spec: ModelSpec, sequence_length: int) -> float:
     """Training FLOPs of one token, forward and backward."""
-    return sizes.training_flops_per_token(spec, sequence_length)
+    return sizes.train_flops_per_token(spec, num_tokens=sequence_length)
 
 
 def default_eval_tokens(plan: TrainingPlan) -> int:
@@ -328,14 +319,19 @@ def describe_plan(
     """The plan as aligned lines: what is trained, on what, for how long, and why so."""
     plan = estimate.plan
     parameters = sizes.count_parameters(spec)
-    memory = sizes.training_memory(spec, batch_size=estimate.micro_batch, sequence_length=plan.sequence_length)
+    memory = sizes.estimate_memory(
+        spec, batch_size=estimate.micro_batch, num_tokens=plan.sequence_length, is_mixed=precision.name != "fp32"
+    ).total_bytes
     seen = plan.target_tokens
     rows = [("Data", f"{dataset}: {train_bytes / 1e6:,.1f} MB of training text")]
     if data is not None:
         unique = data.num_tokens
         rows += [
             ("", f"{unique:,} unique tokens in {plan.sequences:,} sequences of {plan.sequence_length}"),
-            ("Tokenizer", f"{data.tokenizer.vocab_size:,} entries, {train_bytes / max(1, unique):.2f} bytes per token, {data.tokenizer.backend}"),
+            (
+                "Tokenizer",
+                f"{data.tokenizer.vocab_size:,} entries, {train_bytes / max(1, unique):.2f} bytes per token, {data.tokenizer.backend}",
+            ),
         ]
     rows += [
         ("Model", f"{spec.family}, {parameters.total:,} parameters: {spec.num_layers} layers, width {spec.hidden_size}, "

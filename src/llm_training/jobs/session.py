@@ -106,7 +106,9 @@ class OpenedSession:
 class Saver:
     """Checkpoints of one session: snapshot now, write behind, report when committed. Only rank 0 writes."""
 
-    def __init__(self, context: RunContext, model: Transformer, optimizer: Any, facts: checkpointing.RunFacts, store: CheckpointStore) -> None:
+    def __init__(
+        self, context: RunContext, model: Transformer, optimizer: Any, facts: checkpointing.RunFacts, store: CheckpointStore
+    ) -> None:
         self._context = context
         self._model = model
         self._optimizer = optimizer
@@ -313,6 +315,14 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
     return OpenedSession(context, session, model, saver, lines, feed.loader, log)
 
 
+def recorded_choice(layout: RunLayout | None) -> Choice | None:
+    """The dial's choice that an earlier session of the run recorded: another speed measured today must not change the model."""
+    if layout is None or not layout.decisions.exists():
+        return None
+    start = Decisions(read_jsonl(layout.decisions), lambda _: None).at(0, "start")
+    return Choice(**start["choice"]) if start else None
+
+
 def _find_checkpoint(context: RunContext, store: CheckpointStore) -> CheckpointRef | None:
     """Rank 0 decides which checkpoint; the others verify and take the same."""
     resume = context.config.training.resume
@@ -348,6 +358,7 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
         compiled = choose_compile(context.config.training.compile, context.device, estimate.seconds)
         budget = planning.budget_seconds(context.config.training)
         return {
+            "choice": asdict(context.choice),
             "plan": estimate.plan.as_json(),
             "pin": pin.to_json(),
             "effective_batch": estimate.plan.effective_batch,
@@ -476,7 +487,9 @@ def _take_in_growth(context: RunContext, session: Session, feed: Feed) -> None:
         return
     if state.plan.is_decaying(state.step):
         context.bus.publish(
-            Notice(message=f"the cache has grown by {growth.new_sequences - growth.old_sequences:,} sequences; the rate is already falling, so they wait for the next run")
+            Notice(
+                message=f"the cache has grown by {growth.new_sequences - growth.old_sequences:,} sequences; the rate is already falling, so they wait for the next run"
+            )
         )
         return
     total = feed.total_after(state.step, growth.new_sequences)

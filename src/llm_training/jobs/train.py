@@ -17,11 +17,12 @@ import psutil
 from llm_training.config.load import Loaded
 from llm_training.config.root import Config
 from llm_training.config.show import describe
-from llm_training.errors import LlmTrainingError, StoppedEarly
+from llm_training.errors import ConfigError, LlmTrainingError, StoppedEarly
 from llm_training.events import EventBus, Notice, PlanReady, RunFinished
 from llm_training.jobs import finishing, planning, run_directory
 from llm_training.jobs.datasets import PreparedData, pack_data, scan_data
-from llm_training.jobs.session import RunContext, open_session
+from llm_training.jobs.session import RunContext, open_session, recorded_choice
+from llm_training.model.sizes import human_count
 from llm_training.monitoring.jsonl import MetricsLog
 from llm_training.monitoring.run_log import RunLog, run_log_path
 from llm_training.runtime import allocator
@@ -91,7 +92,7 @@ def train(
     group = process_group(
         world, backend=config.resources.distributed_backend, device_kind=device.kind, timeout_seconds=config.resources.timeout_seconds
     )
-    with stop_on_signals() as stop, group:
+    with stop_on_signals() as stop, group as world:
         _check_world(config, world)
         peak = measure_matmul_flops(device, precision)
         machine = Machine(device, precision, world, peak, began)
@@ -99,8 +100,6 @@ def train(
 
 
 def _check_world(config: Config, world: World) -> None:
-    from llm_training.errors import ConfigError
-
     wanted = config.resources.world_size
     if wanted is not None and wanted != world.size:
         raise ConfigError(
@@ -110,12 +109,10 @@ def _check_world(config: Config, world: World) -> None:
     world.require_equal("the configuration", run_directory.fingerprint(config))
 
 
-def _train_on(
-    machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *, dry_run: bool, origins: Mapping[str, Any]
-) -> RunResult:
+def _train_on(machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *, dry_run: bool, origins: Mapping[str, Any]) -> RunResult:
     place = run_directory.given_place(config)
     scanned = scan_data(config, bus, machine.world, resumed=None if place is None or place.is_new else place.layout)
-    choice = planning.choose_shape(
+    choice = recorded_choice(place.layout if place else None) or planning.choose_shape(
         config,
         peak_flops=machine.peak_flops * machine.world.size,
         text_bytes=scanned.train_bytes,
@@ -127,7 +124,7 @@ def _train_on(
     data = pack_data(scanned, config, bus, machine.world, stop, vocab_size=choice.vocab_size, sequence_length=choice.sequence_length)
     if place is None:
         spec = planning.build_spec(config, choice, data.tokenizer.vocab_size)
-        size = planning.size_label(planning.count_parameters(spec))
+        size = human_count(planning.count_parameters(spec))
         place = _agree_on_place(machine.world, config, size=size, dataset=data.name, sequence_length=data.sequence_length)
     if place.remark:
         bus.publish(Notice(message=place.remark))
@@ -151,9 +148,7 @@ def _run(context: RunContext, machine: Machine, *, name: str) -> RunResult:
     if machine.world.is_main:
         bus.subscribe(MetricsLog(layout.metrics, resume_step=state.step))
         run_log = run_log_path(layout.training_logs, name)
-        bus.subscribe(
-            RunLog(run_log, name=name, metrics=layout.metrics, resume_step=state.step, logging_steps=state.plan.logging_steps)
-        )
+        bus.subscribe(RunLog(run_log, name=name, metrics=layout.metrics, resume_step=state.step, logging_steps=state.plan.logging_steps))
     bus.publish(
         PlanReady(
             run_name=name,
@@ -198,9 +193,7 @@ def _finish(context: RunContext, opened: Any, reason: str) -> RunResult:
         finishing.write_samples(context, opened.model)
         curve = finishing.draw_curve(context)
         finishing.say_next_commands(context, checkpoint, curve)
-    return RunResult(
-        str(layout.path), reason, state.step, checkpoint, figures, planning.as_facts(state.plan, opened.model.spec), curve
-    )
+    return RunResult(str(layout.path), reason, state.step, checkpoint, figures, planning.as_facts(state.plan, opened.model.spec), curve)
 
 
 def _kind(reason: str) -> str:
@@ -221,7 +214,9 @@ def _only_plan(machine: Machine, config: Config, bus: EventBus, train_bytes: int
         world_size=machine.world.size,
         device=machine.device,
     )
-    lines = planning.describe_plan(estimate, spec, choice, dataset=name, train_bytes=train_bytes, device=machine.device, precision=machine.precision)
+    lines = planning.describe_plan(
+        estimate, spec, choice, dataset=name, train_bytes=train_bytes, device=machine.device, precision=machine.precision
+    )
     bus.publish(
         PlanReady(
             run_name="dry run",

@@ -11,22 +11,28 @@ import datetime
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
 
 from llm_training.errors import ConfigError, PeerError
 
+PATIENCE = datetime.timedelta(days=1)
+
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among the ranks. ``size`` counts all ranks, ``local_size`` those on this machine."""
+    """This process's place among the ranks. ``size`` counts all ranks, ``local_size`` those on this machine.
+
+    ``patient_group`` is a second process group with a time-out of a day, for ranks that wait while rank 0 prepares data.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    patient_group: object | None = None
 
     @property
     def is_main(self) -> bool:
@@ -61,6 +67,11 @@ class World:
         """Wait for every rank."""
         if self.size > 1:
             dist.barrier()
+
+    def wait_patiently(self) -> None:
+        """Wait for every rank, for hours if need be: rank 0 may be tokenising a large corpus."""
+        if self.patient_group is not None:
+            dist.barrier(group=self.patient_group)  # type: ignore[arg-type]
 
     def require_equal(self, what: str, value: str) -> None:
         """Refuse to go on when ranks disagree about a value (configuration, data fingerprint, checkpoint).
@@ -113,7 +124,7 @@ def process_group(world: World, *, backend: str, device_kind: str, timeout_secon
             f"rank {world.rank} could not join {world.size} ranks ({error})", where=address, remedy="check the launcher"
         ) from error
     try:
-        yield world
+        yield replace(world, patient_group=dist.new_group(backend="gloo", timeout=PATIENCE))
     except RuntimeError as error:
         if "gloo" in str(error).lower() or "nccl" in str(error).lower() or "connection" in str(error).lower():
             raise PeerError(f"rank {world.rank} lost another rank ({error})", where=address, remedy="start again to resume") from error

@@ -7,6 +7,7 @@ Triton) or goes wrong costs one line, never the run.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import shutil
@@ -57,11 +58,8 @@ def _what_is_missing(device: Device) -> str | None:
         return f"not supported on {device.kind}"
     if device.kind == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), *COMPILERS)):
         return "no C++ compiler found (install g++ to train 1.5 times faster)"
-    if device.kind == "cuda":
-        try:
-            import triton  # noqa: F401 # ships with CUDA builds of torch; absent on some platforms
-        except ImportError:
-            return "Triton is not installed"
+    if device.kind == "cuda" and importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
     return None
 
 

@@ -129,7 +129,8 @@ class Stepper:
     def _unscale_and_clip(self) -> float:
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         if self.loss_scale.value != 1.0:
-            torch._foreach_mul_(gradients, 1.0 / self.loss_scale.value)
+            for gradient in gradients:
+                gradient.mul_(1.0 / self.loss_scale.value)
         norm = nn.utils.get_total_norm(gradients)
         value = float(norm)
         if self.max_grad_norm is not None and math.isfinite(value):

@@ -1,0 +1,346 @@
+"""From sources to packed rows: the corpus plan, the tokenizer, the token store and its view.
+
+Scanning comes first and is cheap: it yields the sizes that the dial needs. Packing then trains or loads the tokenizer
+and builds what is missing of the cache. With several ranks the first one works and the others wait for it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from llm_training.cache.build import BuildProgress, build_store
+from llm_training.cache.catalog import Identity, make_identity, store_directory, update_registry
+from llm_training.cache.reader import held_out_documents
+from llm_training.cache.sealed import digest, read_sealed, write_sealed
+from llm_training.cache.store import TRAIN, ChunkStore, StoreSettings
+from llm_training.cache.view import PackedView, ViewSettings, build_view, view_directory
+from llm_training.checkpoint.layout import STATE_FILE
+from llm_training.config.load import load_config
+from llm_training.config.root import Config
+from llm_training.corpus import TEST, VALIDATION, Corpus, CorpusSettings, Plan, SliceReader, make_plan, open_corpus
+from llm_training.errors import DataError, StoppedEarly
+from llm_training.evaluation.windows import Documents
+from llm_training.events import EventBus, Notice, Progress
+from llm_training.runtime.device import usable_cores
+from llm_training.runtime.signals import StopFlag
+from llm_training.runtime.world import World
+from llm_training.storage.durable import make_directory
+from llm_training.storage.reading import read_json
+from llm_training.storage.runs import RunLayout
+from llm_training.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from llm_training.tokenizer.train import train_tokenizer
+
+PLANS_DIRECTORY, TOKENIZERS_DIRECTORY = "plans", "tokenizers"
+_PLAN_KIND, _PLAN_VERSION = "llm-training corpus plan", 1
+# Starting a process costs a second or two of imports, so small corpora are packed in this one.
+BYTES_WORTH_A_PROCESS = 50_000_000
+
+
+@dataclass(frozen=True)
+class ScannedData:
+    """A planned corpus. ``tokenizer`` is None when one is to be trained; ``train_bytes`` counts text that trains."""
+
+    corpus: Corpus
+    plan: Plan
+    train_bytes: int
+    tokenizer: Tokenizer | None
+
+    @property
+    def name(self) -> str:
+        """Short name for caches and runs."""
+        return self.corpus.name
+
+    @property
+    def known_vocab_size(self) -> int | None:
+        """Entries of the tokenizer that is there already."""
+        return None if self.tokenizer is None else self.tokenizer.vocab_size
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Packed rows and held-out documents, with the tokenizer that made them."""
+
+    name: str
+    tokenizer: Tokenizer
+    store: ChunkStore
+    view: PackedView
+    held_out: Documents
+    token_bytes: np.ndarray | None
+    train_bytes: int
+
+    @property
+    def sequence_length(self) -> int:
+        """Targets of a row, tokens."""
+        return self.view.settings.sequence_length
+
+    @property
+    def num_tokens(self) -> int:
+        """Unique training tokens."""
+        return sum(record.num_tokens for record in self.store.records[TRAIN].values())
+
+
+def open_sources(config: Config) -> Corpus:
+    """The configured corpus; ``data.validation_sources``, when given, are its held-out part and nothing is split off."""
+    data = config.data
+    settings = CorpusSettings(
+        text_field=data.text_field,
+        validation_fraction=0.0 if data.validation_sources else data.validation_fraction,
+        skip_bad=data.skip_bad,
+        max_bad_fraction=data.max_bad_fraction,
+        slice_bytes=config.cache.chunk_bytes,
+        max_document_bytes=data.max_document_bytes,
+    )
+    sources = _hub_source(config) or data.sources
+    corpus = open_corpus([*sources, *data.validation_sources], settings)
+    if not data.validation_sources:
+        return corpus
+    held_out = set(data.validation_sources)
+    marked = tuple(
+        replace(source, files=tuple(replace(file, split=VALIDATION) for file in source.files)) if source.uri in held_out else source
+        for source in corpus.sources
+    )
+    name = "+".join(source.name for source in corpus.sources if source.uri not in held_out)
+    return replace(corpus, sources=marked, name=name, fingerprint=digest([corpus.fingerprint, sorted(held_out)]))
+
+
+def _hub_source(config: Config) -> list[str]:
+    """``data.dataset_name`` and its companions as a source URI."""
+    data = config.data
+    if data.dataset_name is None:
+        return []
+    config_part = f":{data.dataset_config}" if data.dataset_config else ""
+    splits = [split for split in (data.dataset_split, data.validation_split) if split]
+    return [f"hf:{data.dataset_name}{config_part}@{split}" for split in splits] or [f"hf:{data.dataset_name}{config_part}"]
+
+
+def scan_data(config: Config, bus: EventBus, world: World, *, resumed: RunLayout | None = None) -> ScannedData:
+    """Plan the corpus (or continue its plan with what was added) and load a tokenizer if there is one.
+
+    Args:
+        resumed: the run to go on with; its checkpoint's tokenizer is then the tokenizer.
+
+    Raises:
+        DataError, IntegrityError, StorageError: from the sources and the plan.
+    """
+    corpus = open_sources(config)
+    if world.is_main:
+        plan = _planned(corpus, config, bus)
+        world.wait_patiently()
+    else:
+        world.wait_patiently()
+        plan = _read_plan(_plan_path(corpus, config)) or make_plan(corpus)
+    return ScannedData(corpus, plan, _train_bytes(plan, corpus.settings.validation_fraction), _known_tokenizer(config, resumed))
+
+
+def _plan_path(corpus: Corpus, config: Config) -> Path:
+    return Path(config.cache.dir) / PLANS_DIRECTORY / f"{corpus.name}-{corpus.fingerprint[:8]}.json"
+
+
+def _read_plan(path: Path) -> Plan | None:
+    return Plan.from_json(read_sealed(path, _PLAN_KIND, _PLAN_VERSION)["plan"]) if path.exists() else None
+
+
+def _planned(corpus: Corpus, config: Config, bus: EventBus) -> Plan:
+    path = _plan_path(corpus, config)
+    previous = _read_plan(path)
+    plan = make_plan(corpus, previous, notify=lambda line: bus.publish(Notice(message=line)))
+    if plan != previous:
+        make_directory(path.parent)
+        write_sealed(path, {"kind": _PLAN_KIND, "version": _PLAN_VERSION, "plan": plan.to_json()})
+    return plan
+
+
+def _train_bytes(plan: Plan, validation_fraction: float) -> int:
+    named = sum(piece.num_bytes for piece in plan.slices if piece.split == TRAIN)
+    hashed = sum(piece.num_bytes for piece in plan.slices if piece.split is None)
+    return named + int(hashed * (1.0 - validation_fraction))
+
+
+def _known_tokenizer(config: Config, resumed: RunLayout | None) -> Tokenizer | None:
+    latest = None if resumed is None else resumed.checkpoints / "latest"
+    if latest is not None and (latest / "tokenizer.json").is_file():
+        return load_tokenizer(latest)
+    if config.tokenizer.path is not None:
+        return load_tokenizer(config.tokenizer.path)
+    source = config.model.init_from
+    return load_tokenizer(source) if source is not None else None
+
+
+def pack_data(
+    scanned: ScannedData, config: Config, bus: EventBus, world: World, stop: StopFlag, *, vocab_size: int, sequence_length: int
+) -> PreparedData:
+    """Train the tokenizer where there is none, and build what is missing of the cache.
+
+    Raises:
+        StoppedEarly: a signal came; what was built stays.
+        DataError: no training rows.
+        IntegrityError: the cache under this name holds other data.
+        LockedError: another process builds it.
+    """
+    if not world.is_main:
+        world.wait_patiently()
+    tokenizer, directory = load_or_train_tokenizer(scanned, config, bus, vocab_size=vocab_size)
+    identity = make_identity(
+        config.cache.name or scanned.name,
+        sources=scanned.corpus.fingerprint,
+        tokenizer=tokenizer.fingerprint,
+        cleaning=[],
+        is_explicit=config.cache.name is not None,
+    )
+    cache = Path(config.cache.dir)
+    if world.is_main:
+        build_cache(scanned, config, tokenizer, directory, identity, bus, stop)
+        store = ChunkStore.open(store_directory(cache, identity))
+        view = build_view(cache, store, sequence_length, config.cache.packing_strategy, check_content=False)
+        update_registry(cache)
+        world.wait_patiently()
+    else:
+        store = ChunkStore.open(store_directory(cache, identity))
+        settings = ViewSettings(identity.name, identity.fingerprint, tokenizer.fingerprint, sequence_length, config.cache.packing_strategy)
+        view = PackedView.open(view_directory(cache, settings))
+    if config.cache.validation:
+        _verify(store)
+    tokens, offsets = held_out_documents(store)
+    return PreparedData(
+        name=identity.name,
+        tokenizer=tokenizer,
+        store=store,
+        view=view,
+        held_out=Documents(tokens, offsets),
+        token_bytes=bytes_of_tokens(tokenizer),
+        train_bytes=scanned.train_bytes,
+    )
+
+
+def build_cache(
+    scanned: ScannedData, config: Config, tokenizer: Tokenizer, directory: Path, identity: Identity, bus: EventBus, stop: StopFlag,
+    *, mode: str = "normal",
+) -> Any:  # fmt: skip
+    """Build the chunks of a store that are missing; see cache/build.py for the modes and what is raised."""
+    settings = StoreSettings(
+        dataset=identity.name,
+        fingerprint=identity.fingerprint,
+        tokenizer=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+        separator_id=tokenizer.separator_id,
+        compression=config.cache.compression,
+    )
+    total = scanned.plan.num_bytes
+
+    def report(progress: BuildProgress) -> None:
+        bus.publish(Progress(task="Tokenise and pack", done=progress.done_chunks, total=progress.due_chunks, unit="chunks"))
+
+    workers = config.cache.workers or (usable_cores() if total > BYTES_WORTH_A_PROCESS else 1)
+    result = build_store(
+        store_directory(Path(config.cache.dir), identity),
+        settings,
+        [orjson.loads(orjson.dumps(piece.to_json())) for piece in scanned.plan.slices],
+        functools.partial(_open_for_build, scanned.corpus, scanned.plan, directory),
+        mode=mode,
+        workers=min(workers, max(1, len(scanned.plan.slices))),
+        progress=report,
+        should_stop=lambda: bool(stop),
+    )
+    for problem in result.damaged:
+        bus.publish(Notice(message=f"rebuilt a damaged chunk: {problem.reason}", level="warning"))
+    if not result.is_complete:
+        raise StoppedEarly(f"stopped by {stop.reason} while packing", remedy="the same command builds on from here")
+    return result
+
+
+def _open_for_build(corpus: Corpus, plan: Plan, tokenizer_directory: Path) -> tuple[Any, Tokenizer]:
+    return SliceReader(corpus, plan).read_slice, load_tokenizer(tokenizer_directory)
+
+
+def load_or_train_tokenizer(scanned: ScannedData, config: Config, bus: EventBus, *, vocab_size: int) -> tuple[Tokenizer, Path]:
+    """The tokenizer and a directory that holds it, for builder processes."""
+    folder = Path(config.cache.dir) / TOKENIZERS_DIRECTORY
+    if scanned.tokenizer is not None:
+        directory = folder / scanned.tokenizer.fingerprint[:16]
+        if not (directory / "tokenizer.json").exists():
+            scanned.tokenizer.save(directory)
+        return scanned.tokenizer, directory
+    settings = config.tokenizer
+    # The key names the sources and settings, not the content: growth never trains the tokenizer again.
+    key = digest([scanned.corpus.fingerprint, vocab_size, settings.min_frequency, settings.max_training_bytes])
+    directory = folder / f"{scanned.name}-{vocab_size}-{key[:8]}"
+    if not (directory / "tokenizer.json").exists():
+        reader = SliceReader(scanned.corpus, scanned.plan)
+        total = min(scanned.train_bytes, scanned.plan.num_bytes)
+        trained = train_tokenizer(
+            (document.text for document in reader.documents(TRAIN)),
+            vocab_size,
+            min_frequency=settings.min_frequency,
+            max_training_bytes=settings.max_training_bytes,
+            # Asked for, a size is a promise; chosen by the dial, it is a wish.
+            allow_smaller=settings.vocab_size is None,
+            progress=lambda done, _: bus.publish(Progress(task="Train tokenizer", done=done, total=total, unit="bytes")),
+        )
+        reader.close()
+        bus.publish(Progress(task="Train tokenizer", done=total, total=total, unit="bytes"))
+        trained.save(directory)
+    return load_tokenizer(directory), directory
+
+
+def _verify(store: ChunkStore) -> None:
+    problems = store.problems(hashes=True)
+    if problems:
+        store.read(problems[0].split, problems[0].number)  # raises, naming file and hashes
+
+
+def bytes_of_tokens(tokenizer: Tokenizer) -> np.ndarray | None:
+    """Text bytes of every id, int64 [V]; the separator has none. None when tokens are not made of bytes."""
+    if not tokenizer.definition.is_byte_level:
+        return None
+    sizes = np.array([len(tokenizer.token_text(token)) for token in range(tokenizer.vocab_size)], dtype=np.int64)
+    sizes[tokenizer.separator_id] = 0
+    return sizes
+
+
+def read_texts(corpus: Corpus) -> Iterator[str]:
+    """The texts to score: test documents when names say so, else validation documents, else all."""
+    plan = make_plan(corpus)
+    named = {piece.split for piece in plan.slices}
+    wanted = next((split for split in (TEST, VALIDATION) if split in named), None)
+    reader = SliceReader(corpus, plan)
+    try:
+        yield from (document.text for document in reader.documents(wanted))
+    finally:
+        reader.close()
+
+
+def held_out_of_run(checkpoint: Path, tokenizer: Tokenizer) -> Documents:
+    """The frozen validation documents of the run that a checkpoint belongs to.
+
+    Raises:
+        DataError: the path is not a checkpoint inside a run directory.
+        IntegrityError: the run's cache was built with another tokenizer, or is damaged.
+    """
+    run = RunLayout(checkpoint.resolve().parent.parent)
+    if not (run.config.is_file() and (checkpoint / STATE_FILE).is_file()):
+        raise DataError("no text to score was given, and the model does not lie in a run", remedy="give --test-data")
+    dataset = str(read_json(checkpoint / STATE_FILE)["facts"]["dataset"])
+    cache = Path(load_config([str(run.config)]).config.cache.dir)
+    store = ChunkStore.open(store_directory(cache, Identity(dataset, "")))
+    store.require_tokenizer(tokenizer.fingerprint)
+    tokens, offsets = held_out_documents(store)
+    return Documents(tokens, offsets)
+
+
+def describe_store(store: ChunkStore, view: PackedView) -> Sequence[str]:
+    """Sizes and shares of a cache, for people."""
+    totals, stats = store.totals()[TRAIN], view.stats
+    return (
+        f"{store.settings.dataset}: {totals['num_chunks']:,} chunks, {totals['num_documents']:,} documents, {totals['num_tokens']:,} tokens",
+        f"on disk {totals['num_bytes']:,} bytes, {totals['num_bytes'] / max(1, totals['num_tokens']):.2f} bytes per token "
+        f"({store.settings.compression})",
+        f"rows of {view.settings.sequence_length}: {stats.num_rows:,} ({view.settings.strategy}), "
+        f"{stats.padding_fraction:.2%} padding, {stats.cut_fraction:.2%} of documents cut",
+    )
