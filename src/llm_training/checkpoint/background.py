@@ -20,6 +20,7 @@ class BackgroundWorker(Generic[Result]):
         self._name = name
         self._thread: threading.Thread | None = None
         self._results: list[Result] = []
+        self._results_lock = threading.Lock()
         self._failure: BaseException | None = None
 
     @property
@@ -36,7 +37,9 @@ class BackgroundWorker(Generic[Result]):
 
     def _run(self, job: Callable[[], Result]) -> None:
         try:
-            self._results.append(job())
+            result = job()
+            with self._results_lock:  # looked up after the job: `collect` may have changed the list meanwhile
+                self._results.append(result)
         except BaseException as error:  # whatever it is belongs to the thread that asked for the job
             self._failure = error
 
@@ -59,5 +62,6 @@ class BackgroundWorker(Generic[Result]):
         """The results since the last call, without waiting. Raises what a job raised, once."""
         if not self.is_busy:
             self._raise_failure()
-        results, self._results = self._results, []
+        with self._results_lock:
+            results, self._results = self._results, []
         return results
