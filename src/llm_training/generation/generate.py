@@ -2,7 +2,8 @@
 
 A model reads at most ``max_seq_len`` tokens. When a row outgrows that, its last half is read again as a new beginning (one re-read for
 each half context, not for each token), which is what ``context="slide"`` means; ``"stop"`` ends the row instead. Where a row's window
-begins depends on its own length alone, so its text does not depend on the batch it is in. Prompts of different lengths share a batch without padding on the left: see ``kv_cache``.
+begins depends on its own length alone, so its text does not depend on the batch it is in. Prompts of different lengths share a batch
+without padding on the left: see ``kv_cache``.
 
 The caller sets the mode (``model.eval()``) and autocast; this file changes neither, and needs no tokenizer: stop strings work through a
 decode function.
