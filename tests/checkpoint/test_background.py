@@ -56,26 +56,26 @@ def test_a_failure_surfaces_at_the_next_call_and_only_there(tmp_path: Path, monk
 
 
 def test_at_most_one_save_is_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(FAULT_VARIABLE, "ckpt.before_model:sleep=0.1")
+    monkeypatch.setenv(FAULT_VARIABLE, "ckpt.before_model:sleep=0.3")
     store = CheckpointStore(tmp_path)
     first = store.save_async(snapshot(1))
     assert store.is_saving
     second = store.save_async(snapshot(2))
-    assert first < 0.08 and second > 0.08
+    assert first < second and second > 0.15
     store.save(snapshot(3))
     assert [report.step for report in store.collect()] == [1, 2]
     assert [ref.step for ref in store.list_valid()] == [3, 2, 1]
 
 
 def test_reports_say_what_was_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(FAULT_VARIABLE, "ckpt.before_model:sleep=0.1")
+    monkeypatch.setenv(FAULT_VARIABLE, "ckpt.before_model:sleep=0.3")
     store = CheckpointStore(tmp_path)
     stall = store.save_async(snapshot(1, loss=1.0, labels=("final",)))
     assert store.collect() == []
     (report,) = store.wait()
-    assert report.stall_seconds == stall < 0.08 < report.write_seconds
+    assert report.stall_seconds == stall < report.write_seconds and report.write_seconds >= 0.3
     assert report.labels == ("final",) and report.is_best and report.path.name == "step-00000001"
-    assert store.save(snapshot(2)).stall_seconds >= 0.1
+    assert store.save(snapshot(2)).stall_seconds >= 0.3
 
 
 def test_a_program_that_ends_normally_ends_after_its_save(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_training.checkpoint.layout import CheckpointRef, step_name
-from llm_training.checkpoint.retention import RetentionPolicy, by_loss, execute_retention, plan_retention, remove_checkpoint
+from llm_training.checkpoint.retention import RetentionPolicy, by_loss, execute_retention, plan_leftovers, plan_retention, remove_checkpoint
 from llm_training.checkpoint.store import CheckpointStore
 from llm_training.storage.manifest import Manifest
 from tests.checkpoint.samples import snapshot
@@ -99,6 +99,22 @@ def test_removal_does_not_follow_links(tmp_path: Path) -> None:
     remove_checkpoint(tmp_path / "store" / "step-00000001")
     assert (tmp_path / "precious" / "file").read_text() == "x"
     assert [entry.name for entry in (tmp_path / "store").iterdir()] == ["latest"]
+
+
+def test_leftovers_are_listed_with_their_reasons(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    for step in (1, 2, 3):
+        store.save(snapshot(step))
+    (tmp_path / "step-00000003" / "manifest.json").unlink()
+    store.find()
+    store.set_aside_after(1)
+    (tmp_path / ".tmp-0-x").mkdir()
+    assert [(path.name.split("-")[0], reason) for path, reason in plan_leftovers(tmp_path)] == [
+        (".quarantine", "refused because it did not verify"),
+        (".set", "of a branch that the run left"),
+        (".tmp", "an unfinished save"),
+    ]
+    assert plan_leftovers(tmp_path / "missing") == []
 
 
 def test_damaged_checkpoints_are_neither_counted_nor_removed(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_the_one_resumed_from_stays(tmp_path: Path) -> None:
     for step in (1, 2):
         CheckpointStore(tmp_path).save(snapshot(step))
     store = CheckpointStore(tmp_path, retention=RetentionPolicy(save_total_limit=1))
-    store.protect(1)
+    assert store.find(1) is not None
     store.save(snapshot(3))
     assert [ref.step for ref in store.list_valid()] == [3, 1]
 

@@ -11,12 +11,28 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_training.checkpoint.layout import REMOVED_PREFIX, SUPERSEDED_PREFIX, CheckpointRef, hidden_name, scan_labels
+from llm_training.checkpoint.layout import (
+    QUARANTINE_PREFIX,
+    REMOVED_PREFIX,
+    SET_ASIDE_PREFIX,
+    SUPERSEDED_PREFIX,
+    CheckpointRef,
+    hidden_name,
+    scan_labels,
+)
 from llm_training.storage.directories import remove_leftovers
-from llm_training.storage.durable import remove_file, remove_tree, rename
+from llm_training.storage.durable import TEMPORARY_PREFIX, remove_file, remove_tree, rename
 from llm_training.storage.faults import crash_point
 from llm_training.storage.links import is_pointer, read_pointer
 from llm_training.storage.manifest import MANIFEST_NAME
+from llm_training.storage.oserrors import storage_errors
+
+_LEFTOVERS = {
+    TEMPORARY_PREFIX: "an unfinished save",
+    REMOVED_PREFIX: "an unfinished removal",
+    QUARANTINE_PREFIX: "refused because it did not verify",
+    SET_ASIDE_PREFIX: "of a branch that the run left",
+}
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,18 @@ def remove_checkpoint(path: Path) -> None:
     rename(path, removed)
     crash_point("retention.after_rename")
     remove_tree(removed)
+
+
+def plan_leftovers(root: Path) -> list[tuple[Path, str]]:
+    """What lies hidden in a store and will never be loaded, with the reason it is there; for a cleanup that people ask for.
+
+    Unfinished saves are among them, so only for a store whose run is not being trained. Raises StorageError.
+    """
+    if not root.is_dir():
+        return []
+    with storage_errors("list checkpoints", root):
+        entries = sorted(root.iterdir())
+    return [(entry, reason) for entry in entries for prefix, reason in _LEFTOVERS.items() if entry.name.startswith(prefix)]
 
 
 def remove_superseded(root: Path, valid: Sequence[CheckpointRef]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from llm_training.checkpoint.background import BackgroundWorker
 from llm_training.checkpoint.layout import BEST, LATEST, SET_ASIDE_PREFIX, CheckpointRef, Refusal, hidden_name, scan, step_name
-from llm_training.checkpoint.load import verify_checkpoint
+from llm_training.checkpoint.load import load_model_tensors, load_optimizer_tensors, load_state, verify_checkpoint
 from llm_training.checkpoint.resume import find_checkpoint
 from llm_training.checkpoint.retention import RetentionPolicy, by_loss, execute_retention, plan_retention, remove_superseded
 from llm_training.checkpoint.save import MAX_SHARD_BYTES, write_checkpoint
@@ -176,11 +176,17 @@ class CheckpointStore:
         self._verified[ref.path] = (_signature(ref), ref)
 
     def find(self, resume: str | Path | int = "auto", *, strict: bool = False, quarantine: bool = True) -> CheckpointRef | None:
-        """The checkpoint to resume from; see `find_checkpoint`."""
+        """The checkpoint to resume from, which retention leaves alone from now on; see `find_checkpoint`."""
         ref = find_checkpoint(self.root, resume, strict=strict, quarantine=quarantine)
         if ref is not None:
             self._remember(ref)
+            if ref.path.parent == self.root:
+                self.protect(ref.step)
         return ref
+
+    load_model_tensors = staticmethod(load_model_tensors)
+    load_optimizer_tensors = staticmethod(load_optimizer_tensors)
+    load_state = staticmethod(load_state)
 
     def set_aside_after(self, step: int) -> list[Refusal]:
         """Hide the checkpoints later than ``step``: a run that starts again there leaves that branch. Raises StorageError.
