@@ -132,6 +132,7 @@ def test_views_are_rebuilt_to_the_same_bytes(built, tmp_path):
     data = bytearray(view.path(2).read_bytes())
     data[-20] ^= 1
     view.path(2).write_bytes(data)
+    assert [problem.split(": ")[1][:12] for problem in view.problems()] == ["row plan 1 i", "content hash"]
     rebuilt = built.view(32, check_content=True)
     assert {path.name: path.read_bytes() for path in rebuilt.directory.iterdir()} == whole
     (view.directory / "cache_metadata.json").write_text("{}")

@@ -10,7 +10,7 @@ dataset's name, so that runs with different strategies do not overwrite each oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from llm_training.cache.chunk import ChunkRecord
 from llm_training.cache.packing import PackingStats, RowPlan, measure, pack, strategy_named
 from llm_training.cache.sealed import parse_content, read_sealed, write_sealed
 from llm_training.cache.store import METADATA_NAME, TRAIN, ChunkStore
-from llm_training.errors import IntegrityError
+from llm_training.errors import IntegrityError, StorageError
 from llm_training.storage.directories import remove_leftovers
 from llm_training.storage.durable import make_directory, write_bytes
 from llm_training.storage.faults import crash_point
@@ -146,6 +146,17 @@ class PackedView:
         except OSError:
             return False
 
+    def problems(self) -> list[str]:
+        """Recorded row plans that cannot be read and verified, as one line each; reads them all."""
+        return [reason for number in sorted(self.records) if (reason := self._fault(number))]
+
+    def _fault(self, number: int) -> str:
+        try:
+            self.read_plan(number)
+        except (IntegrityError, StorageError) as error:
+            return f"{error.where}: {error.what}"
+        return ""
+
     def read_plan(self, number: int) -> RowPlan:
         """Read, check and decode the row plan of a chunk. Raises IntegrityError naming the file; StorageError."""
         path, record = self.path(number), self.records.get(number)
@@ -200,7 +211,7 @@ def build_view(
         chunks = store.records[TRAIN]
         view.records = {number: view.records[number] for number, chunk in chunks.items() if view.is_current(number, chunk)}
         if check_content:
-            view.records = {number: record for number, record in view.records.items() if _is_readable(view, number)}
+            view.records = {number: record for number, record in view.records.items() if not view._fault(number)}
         due = sorted(set(chunks) - set(view.records))
         for done, number in enumerate(due, 1):
             view.records[number] = _build_plan(view, store, number)
@@ -222,14 +233,6 @@ def _open_or_empty(directory: Path, wanted: ViewSettings) -> PackedView:
     return view if view.settings == wanted else PackedView(directory, wanted, {})
 
 
-def _is_readable(view: PackedView, number: int) -> bool:
-    try:
-        view.read_plan(number)
-    except IntegrityError:
-        return False
-    return True
-
-
 def _build_plan(view: PackedView, store: ChunkStore, number: int) -> PlanRecord:
     offsets = store.read(TRAIN, number).document_offsets
     plan = pack(offsets, view.settings.sequence_length, view.settings.strategy)
@@ -241,12 +244,8 @@ def _build_plan(view: PackedView, store: ChunkStore, number: int) -> PlanRecord:
         sha256=record_of(data).digest,
         decoded_bytes=declared_bytes(data),
         content=store.records[TRAIN][number].content,
-        **_stats_fields(measure(plan, offsets)),
+        **asdict(measure(plan, offsets)),
     )
-
-
-def _stats_fields(stats: PackingStats) -> Mapping[str, int]:
-    return asdict(stats)
 
 
 def _plan_batches(plan: RowPlan, number: int, settings: ViewSettings) -> list[pa.RecordBatch]:
