@@ -40,7 +40,7 @@ class ReferenceBackend:
     name = "tokenizers"
 
     def __init__(self, definition: Definition) -> None:
-        self.native = _guard(lambda: tokenizers.Tokenizer.from_str(definition.text), "tokenizers")
+        self.native = _guard(lambda: tokenizers.Tokenizer.from_str(definition.text), "tokenizers", definition.where)
         self.native.encode_special_tokens = True
 
     def encode_flat(self, texts: Sequence[str]) -> Flat:
@@ -56,7 +56,7 @@ class FastBackend:
     name = "fastokens"
 
     def __init__(self, definition: Definition) -> None:
-        self._native = _guard(lambda: fastokens.Tokenizer.from_json_str(definition.text), "fastokens")
+        self._native = _guard(lambda: fastokens.Tokenizer.from_json_str(definition.text), "fastokens", definition.where)
 
     def encode_flat(self, texts: Sequence[str]) -> Flat:
         """See :class:`Backend`."""
@@ -130,6 +130,7 @@ def _check_separator(reference: ReferenceBackend, definition: Definition) -> Non
     if definition.separator_id in ids:
         raise IntegrityError(
             f"the text {definition.separator!r} inside a document becomes the control token {definition.separator_id}",
+            where=definition.where,
             remedy="use a tokenizer whose pre-tokenizer splits it",
         )
 
@@ -138,7 +139,7 @@ def _offsets(lengths: Sequence[int]) -> np.ndarray:
     return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64)
 
 
-def _guard(call: Callable[[], Result], library: str) -> Result:
+def _guard(call: Callable[[], Result], library: str, where: str = "") -> Result:
     """Turn whatever a native tokenizer library throws, panics included, into an IntegrityError."""
     try:
         return call()
@@ -146,4 +147,4 @@ def _guard(call: Callable[[], Result], library: str) -> Result:
         raise
     except BaseException as error:  # a Rust panic derives from BaseException only
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise IntegrityError(f"{library} refuses the tokenizer: {message[:200]}") from None
+        raise IntegrityError(f"{library} refuses the tokenizer: {message[:200]}", where=where) from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import orjson
@@ -35,6 +35,7 @@ class Definition:
         separator: content of the end-of-text token.
         separator_id: its id.
         is_byte_level: True when every byte has a token, so that any text survives a round trip.
+        where: the place it was read from, for messages.
     """
 
     text: str
@@ -43,6 +44,7 @@ class Definition:
     separator: str
     separator_id: int
     is_byte_level: bool
+    where: str = field(default="", compare=False)
 
 
 def parse_definition(content: bytes | str, *, where: str, separator: str | None = None) -> Definition:
@@ -77,7 +79,7 @@ def define(raw: object, *, where: str, separator: str | None = None) -> Definiti
     if is_byte_level:
         _check_bytes(vocab, where)
     text = orjson.dumps(data).decode()
-    return Definition(text, _fingerprint(data, vocab), len(ids), name, ids[name], is_byte_level)
+    return Definition(text, _fingerprint(data, vocab), len(ids), name, ids[name], is_byte_level, where)
 
 
 def _damaged(what: str, where: str) -> IntegrityError:

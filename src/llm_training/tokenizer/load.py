@@ -67,8 +67,11 @@ def _from_directory(folder: Path) -> Definition:
 
 
 def _read(path: Path) -> bytes:
-    # The Hub's own folders are made of links, which the artefact reader refuses.
-    return read_bytes(path.resolve(), max_bytes=MAX_FILE_BYTES)
+    real = path.resolve()  # the Hub's own folders are made of links, which the artefact reader refuses
+    size = real.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise IntegrityError(f"tokenizer file has {size:,} bytes, the limit is {MAX_FILE_BYTES:,}", where=str(path))
+    return read_bytes(real, max_bytes=MAX_FILE_BYTES)
 
 
 def _configured_separator(folder: Path) -> str | None:

@@ -99,13 +99,13 @@ class Tokenizer:
         Raises:
             IntegrityError: an id outside the vocabulary.
         """
-        tokens = [int(token) for token in ids]
-        outside = next((token for token in tokens if not 0 <= token < self.vocab_size), None)
-        if outside is not None:
+        tokens = np.asarray(ids, dtype=np.int64)
+        outside = tokens[(tokens < 0) | (tokens >= self.vocab_size)]
+        if outside.size:
             raise IntegrityError(
-                f"token id {outside} is outside the vocabulary of {self.vocab_size:,}", remedy="use the tokenizer the ids were made with"
+                f"token id {outside[0]} is outside the vocabulary of {self.vocab_size:,}", remedy="use the tokenizer the ids were made with"
             )
-        return self._choice.reference.native.decode(tokens, skip_special_tokens=False)
+        return self._choice.reference.native.decode(tokens.tolist(), skip_special_tokens=False)
 
     def token_text(self, token_id: int) -> str:
         """The vocabulary entry of an id as the file spells it (bytes as their stand-ins)."""
