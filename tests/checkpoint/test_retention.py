@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from llm_training.checkpoint.layout import CheckpointRef, step_name
 from llm_training.checkpoint.retention import RetentionPolicy, by_loss, execute_retention, plan_leftovers, plan_retention, remove_checkpoint
 from llm_training.checkpoint.store import CheckpointStore
+from llm_training.storage.filesystem import FileSystem, installed
 from llm_training.storage.manifest import Manifest
 from tests.checkpoint.samples import snapshot
 
@@ -126,3 +127,28 @@ def test_damaged_checkpoints_are_neither_counted_nor_removed(tmp_path: Path) -> 
     assert [ref.step for ref, _ in removed] == [1]
     assert (tmp_path / "step-00000004").is_dir()
     assert [ref.step for ref in store.list_valid()] == [3, 2]
+
+
+def test_the_manifest_goes_first(tmp_path: Path) -> None:
+    CheckpointStore(tmp_path).save(snapshot(1))
+
+    class Watching(FileSystem):
+        def __init__(self) -> None:
+            self.calls: list[str] = []
+
+        def unlink(self, path: Path) -> None:
+            self.calls.append(f"unlink {path.name}")
+            super().unlink(path)
+
+        def fsync(self, descriptor: int) -> None:
+            self.calls.append("sync")
+            super().fsync(descriptor)
+
+        def rename(self, source: Path, target: Path) -> None:
+            self.calls.append("rename")
+            super().rename(source, target)
+
+    disk = Watching()
+    with installed(disk):
+        remove_checkpoint(tmp_path / "step-00000001")
+    assert disk.calls[:4] == ["unlink manifest.json", "sync", "rename", "sync"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -209,3 +210,13 @@ def test_json_is_ascii(tmp_path: Path) -> None:
     write_json(tmp_path / "file", {"é": "\u2028"})
     assert (tmp_path / "file").read_bytes().isascii()
     assert json.loads((tmp_path / "file").read_bytes()) == {"é": "\u2028"}
+
+
+def test_nothing_here_goes_round_the_file_system_object() -> None:
+    """What is not seen by the recorder is not tested by the crash states."""
+    names = r"(?<!filesystem\(\))\.(unlink|rmdir|mkdir|symlink_to|write_text|touch|chmod)\("
+    calls = r"\bos\.(open|write|fsync|ftruncate|rename|replace|remove)\(|(?<!filesystem\(\)\.)\bopen\("
+    package = Path(durable.__file__).parents[1]
+    for source in [*(package / "storage").glob("*.py"), *(package / "checkpoint").glob("*.py")]:
+        if source.name != "filesystem.py":
+            assert re.findall(f"{names}|{calls}", source.read_text()) == [], source
