@@ -135,5 +135,11 @@ def test_a_run_with_a_vanished_reader_goes_on():
         assert result.stderr == "reached the end\n"
 
 
+def test_final_figures_are_told_before_the_best_on_the_way():
+    end = events.RunFinished(step=40, reason="finished", elapsed_seconds=1.0)
+    text = printed([made.evaluation(40, is_best=True), made.evaluation(40, source="final", loss_nats=2.25, num_tokens=111_558), end])
+    assert "Validation loss   2.250 (111,558 held-out tokens)" in text
+
+
 def test_events_of_other_kinds_are_passed_over():
     assert printed([events.CheckpointRemoved(path="x", reason="y")]) == ""

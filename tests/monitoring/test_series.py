@@ -44,6 +44,13 @@ def test_the_json_run_log_gives_the_same_curve(run):
     assert series.best is None
 
 
+def test_final_figures_are_the_headline(run):
+    MetricsLog(run / "metrics.jsonl", resume_step=40)(made.evaluation(40, source="final", loss_nats=5.5))
+    series = read_run(run)
+    assert series.headline is not None and series.headline.loss_nats == 5.5
+    assert [each.loss_nats for each in series.evaluations] == [5.412] * 4
+
+
 def test_missing_values_are_nan(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl")
     log(made.step(1, loss_nats=math.nan))

@@ -87,6 +87,7 @@ class Console:
         self._last_printed_step = -1
         self._validation: EvaluationCompleted | None = None
         self._best: EvaluationCompleted | None = None
+        self._final: EvaluationCompleted | None = None
         self._tokens = 0
         self._first_step = 0
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
@@ -160,6 +161,8 @@ class Console:
             self._validation = event
             if event.is_best or self._best is None:
                 self._best = event
+        elif event.source == "final":
+            self._final = event
         self._say(lines.evaluation(event, self._glyphs))
 
     def _on_progress(self, event: Progress) -> None:
@@ -187,10 +190,13 @@ class Console:
             rows.append(("Tokens", f"{wording.count(self._tokens)}{since}"))
             rows.append(("Speed", f"{self._last_step.tokens_per_second:,.0f} tok/s at the end"))
             rows.append(("Training loss", wording.figure(self._last_step.loss_nats)))
-        if self._best is not None:
-            rows.append(("Validation loss", f"{wording.figure(self._best.loss_nats)} (best, step {self._best.step:,})"))
-            if self._best.bits_per_byte is not None:
-                rows.append(("Bits per byte", wording.figure(self._best.bits_per_byte)))
+        told = self._final or self._best
+        if told is not None:
+            which = f"{told.num_tokens:,} held-out tokens" if told is self._final else f"best, step {told.step:,}"
+            rows.append(("Validation loss", f"{wording.figure(told.loss_nats)} ({which})"))
+            rows.append(("Perplexity", wording.figure(told.perplexity, 2)))
+            if told.bits_per_byte is not None:
+                rows.append(("Bits per byte", wording.figure(told.bits_per_byte)))
         if event.checkpoint:
             rows.append(("Checkpoint", event.checkpoint))
         return rows

@@ -112,7 +112,7 @@ def caption(run: RunSeries) -> str:
         wording.duration(float(run.elapsed_seconds[-1])),
         f"training loss {training:.3f}" if math.isfinite(training) else "training loss not finite",
     ]
-    best = run.best
+    best = run.headline
     if best is not None:
         parts.append(f"validation loss {best.loss_nats:.3f}")
         if math.isfinite(best.perplexity):
@@ -124,7 +124,7 @@ def caption(run: RunSeries) -> str:
 
 def result(run: RunSeries) -> str:
     """The run's one figure for a legend: bits per byte, else validation loss, else nothing."""
-    best = run.best
+    best = run.headline
     if best is None:
         return ""
     return f"{best.bits_per_byte:.3f} bits per byte" if best.bits_per_byte is not None else f"validation {best.loss_nats:.3f}"

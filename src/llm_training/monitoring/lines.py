@@ -265,6 +265,8 @@ def skipped(event: StepSkipped) -> list[Text]:
 
 
 def notice(event: Notice) -> Text:
-    """One line; unknown levels read as notes."""
+    """One line; unknown levels read as notes, ``plain`` has no name before it."""
+    if event.level == "plain":
+        return Text(printable(event.message))
     name, style = _NOTICE_STYLES.get(event.level.lower(), _NOTICE_STYLES["info"])
     return Text.assemble((name, style), (": ", "dim"), printable(event.message))

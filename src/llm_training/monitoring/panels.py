@@ -154,8 +154,8 @@ def _draw_growth(axes: Axes, run: RunSeries) -> None:
 
 
 def _mark_best(axes: Axes, run: RunSeries) -> None:
-    """A star at the best held-out loss, with its figures to the left above it."""
-    best = run.best
+    """A star at the final held-out figures, else at the best of them, named to the left above it."""
+    best = run.headline
     if best is None:
         return
     axes.plot([best.step], [best.loss_nats], "*", color=PALETTE[1], markersize=15, markeredgecolor="white", zorder=5)

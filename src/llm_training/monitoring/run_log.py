@@ -45,7 +45,7 @@ class RunLog:
 
     Args:
         path: the document; see `run_log_path`.
-        name: the model's name in the metadata; see `model_name`.
+        name: of the run or the model; the metadata hold it without the run number.
         metrics: the run's ``metrics.jsonl``, from which a resumed run takes its past.
         logging_steps: steps between points.
         interval_seconds: least time between two writings; the first is at the plan, the last at the end.
@@ -72,7 +72,7 @@ class RunLog:
         self._stride_steps = max(1, logging_steps)
         self._tokens_per_step = 0
         self._metadata: dict[str, Any] = {
-            "model_name": name,
+            "model_name": model_name(name),
             "start_time": _started(path) if resume_step else None,
             "total_steps": 0,
             "target_tokens": 0,

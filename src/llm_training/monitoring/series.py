@@ -42,6 +42,7 @@ class RunSeries:
     elapsed_seconds: Array
     cumulative_tokens: Array
     evaluations: tuple[Evaluation, ...] = ()
+    final: Evaluation | None = None
     growth_steps: tuple[int, ...] = ()
     plan_lines: tuple[str, ...] = field(default=())
 
@@ -55,6 +56,11 @@ class RunSeries:
         """The evaluation of least loss; None without one."""
         finite = [evaluation for evaluation in self.evaluations if math.isfinite(evaluation.loss_nats)]
         return min(finite, key=lambda evaluation: evaluation.loss_nats, default=None)
+
+    @property
+    def headline(self) -> Evaluation | None:
+        """What the run is told by: the final figures (all held-out text), else the best evaluation within training."""
+        return self.final or self.best
 
 
 def read_run(path: Path) -> RunSeries:
@@ -85,13 +91,15 @@ def _find_source(path: Path) -> Path:
 
 def _from_metrics(path: Path) -> RunSeries:
     rows: list[dict[str, Any]] = []
-    evaluations, growth_steps, name, lines = [], [], "", ()
+    evaluations, growth_steps, final, name, lines = [], [], None, "", ()
     for record in read_jsonl(path):
         kind = record.get("kind")
         if kind == "step":
             rows.append(record)
         elif kind == "evaluation" and record.get("source", "validation") == "validation":
             evaluations.append(_evaluation(record))
+        elif kind == "evaluation" and record.get("source") == "final":
+            final = _evaluation(record)
         elif kind == "growth":
             growth_steps.append(int(record["step"]))
         elif kind == "plan":
@@ -107,6 +115,7 @@ def _from_metrics(path: Path) -> RunSeries:
         elapsed_seconds=_column(rows, "elapsed_seconds"),
         cumulative_tokens=np.cumsum(np.nan_to_num(_column(rows, "tokens"))),
         evaluations=tuple(evaluations),
+        final=final,
         growth_steps=tuple(growth_steps),
         plan_lines=lines,
     )
