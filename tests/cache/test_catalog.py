@@ -7,7 +7,6 @@ from llm_training.cache.catalog import (
     Identity,
     make_identity,
     read_registry,
-    require_identity,
     scan,
     store_directory,
     update_registry,
@@ -24,13 +23,6 @@ def test_the_identity_follows_sources_tokenizer_and_cleaning():
         assert make_identity("My corpus", **{**base, **change}).fingerprint != first.fingerprint
     assert make_identity("FineWeb", **base, is_explicit=True) == Identity("FineWeb", first.fingerprint)
     assert make_identity("../../etc", **base, is_explicit=True).name == "etc"
-
-
-def test_an_explicit_name_with_other_content_is_refused(built):
-    require_identity(built.store(), Identity("toy-ffffffff", "f" * 64))
-    with pytest.raises(IntegrityError, match="holds other data") as caught:
-        require_identity(built.store(), Identity("toy-ffffffff", "e" * 64))
-    assert caught.value.exit_code == 4
 
 
 def test_the_registry_lists_stores_and_views(built):

@@ -1,4 +1,4 @@
-"""Worker processes: their number, their death, and what is left when their parent dies."""
+"""Worker processes: their death, and what is left when their parent dies."""
 
 import os
 import subprocess
@@ -10,20 +10,12 @@ import psutil
 import pytest
 from tests.cache.toy import open_toy
 
-from llm_training.cache.workers import suggest_workers
 from llm_training.errors import PeerError
 
 
 @pytest.fixture
 def importable(monkeypatch, repository):
     monkeypatch.syspath_prepend(repository)
-
-
-@pytest.mark.parametrize(
-    ("text_bytes", "cores", "workers"), [(0, 8, 1), (80 << 20, 8, 1), (600 << 20, 8, 2), (1 << 40, 8, 8), (1 << 40, 0, 1)]
-)
-def test_workers_are_used_where_they_pay(text_bytes, cores, workers):
-    assert suggest_workers(text_bytes, cores) == workers
 
 
 def dying_source():

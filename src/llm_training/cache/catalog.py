@@ -54,13 +54,6 @@ def store_directory(cache_directory: Path, identity: Identity) -> Path:
     return cache_directory / STORES_DIRECTORY / identity.name
 
 
-def require_identity(store: ChunkStore, identity: Identity) -> None:
-    """Raise IntegrityError unless the store holds the dataset of that identity."""
-    if store.settings.fingerprint != identity.fingerprint:
-        what = f"the cache {identity.name} holds other data ({store.settings.fingerprint[:8]}, not {identity.fingerprint[:8]})"
-        raise IntegrityError(what, where=str(store.directory), remedy="choose another name, or build with --force-rebuild")
-
-
 def scan(cache_directory: Path) -> dict[str, Any]:
     """Every store and view of a cache directory by name, from their own metadata; what cannot be read is listed as such."""
     stores = {path.name: _summary(path, _store_entry) for path in _with_metadata(cache_directory / STORES_DIRECTORY)}

@@ -99,12 +99,7 @@ class ChunkStore:
 
     @staticmethod
     def open(directory: Path) -> ChunkStore:
-        """Read plan, metadata and journal.
-
-        Raises:
-            IntegrityError: there is none, or one of its files is damaged.
-            StorageError: the disk refuses.
-        """
+        """Read plan, metadata and journal. Raises IntegrityError when there is none or one is damaged, StorageError."""
         if not (directory / METADATA_NAME).exists():
             raise IntegrityError("no cache here", where=str(directory), remedy="build it with llm-build-cache")
         plan = read_sealed(directory / PLAN_NAME, _PLAN_KIND, VERSION)

@@ -11,16 +11,13 @@ dataset's name, so that runs with different strategies do not overwrite each oth
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from llm_training.cache.arrow_file import REPAIR, check_bytes, declared_bytes, read_arrow, write_arrow
+from llm_training.cache.arrow_file import REPAIR, declared_bytes
 from llm_training.cache.chunk import ChunkRecord
 from llm_training.cache.packing import PackingStats, RowPlan, measure, pack, strategy_named
+from llm_training.cache.row_plan import DEFAULT_STRATEGY, PlanRecord, ViewSettings, decode_plan, encode_plan
 from llm_training.cache.sealed import parse_content, read_sealed, write_sealed
 from llm_training.cache.store import METADATA_NAME, TRAIN, ChunkStore
 from llm_training.errors import IntegrityError, StorageError
@@ -31,45 +28,10 @@ from llm_training.storage.hashing import record_of
 from llm_training.storage.locks import FileLock
 from llm_training.storage.reading import read_bytes
 
-DEFAULT_STRATEGY = "best_fit"
 VIEWS_DIRECTORY = "packed_sequences"
 VERSION = 1
 _KIND = "llm-training packed view"
-_BATCH_ROWS = 1 << 14
 _COMMIT_CHUNKS = 512
-
-
-@dataclass(frozen=True)
-class ViewSettings:
-    """What a view is made from, beside the store's chunks."""
-
-    dataset: str
-    fingerprint: str
-    tokenizer: str
-    sequence_length: int
-    strategy: str = DEFAULT_STRATEGY
-
-    @property
-    def directory_name(self) -> str:
-        """Name of the view's directory under its sequence length."""
-        return self.dataset if self.strategy == DEFAULT_STRATEGY else f"{self.dataset}.{self.strategy}"
-
-
-@dataclass(frozen=True)
-class PlanRecord:
-    """What the metadata states about the row plan of one chunk. ``content`` is that of the store's chunk it was made from."""
-
-    number: int
-    num_bytes: int
-    sha256: str
-    decoded_bytes: int
-    content: str
-    num_rows: int
-    num_tokens: int
-    num_padding_tokens: int
-    num_dropped_tokens: int
-    num_documents: int
-    num_cut_documents: int
 
 
 def packed_chunk_name(number: int) -> str:
@@ -80,21 +42,6 @@ def packed_chunk_name(number: int) -> str:
 def view_directory(cache_directory: Path, settings: ViewSettings) -> Path:
     """Where the view lies."""
     return cache_directory / VIEWS_DIRECTORY / str(settings.sequence_length) / settings.directory_name
-
-
-def plan_schema(number: int, settings: ViewSettings) -> pa.Schema:
-    """Arrow schema of a row plan: per row, three lists with one entry a piece."""
-    pieces = pa.list_(pa.field("item", pa.uint32(), nullable=False))
-    header = {
-        "format": "llm-training row plan",
-        "version": VERSION,
-        "number": number,
-        "sequence_length": settings.sequence_length,
-        "strategy": settings.strategy,
-        "tokenizer": settings.tokenizer,
-    }
-    fields = [pa.field(name, pieces, nullable=False) for name in ("documents", "starts", "lengths")]
-    return pa.schema(fields, metadata={key: str(value) for key, value in header.items()})
 
 
 class PackedView:
@@ -163,18 +110,7 @@ class PackedView:
         if record is None or not path.exists():
             raise IntegrityError(f"row plan {number} is missing", where=str(path), remedy=REPAIR)
         data = read_bytes(path, max_bytes=record.num_bytes)
-        check_bytes(data, record.num_bytes, record.sha256, str(path))
-        batches = list(read_arrow(data, plan_schema(number, self.settings), record.decoded_bytes, str(path)))
-        counts = [np.diff(batch.column("documents").offsets.to_numpy()) for batch in batches]
-        row_offsets = np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *counts]))
-        columns = [_flat(batches, name) for name in ("documents", "starts", "lengths")]
-        if any(len(column) != row_offsets[-1] for column in columns) or len(row_offsets) != record.num_rows + 1:
-            raise IntegrityError("row counts and piece lists disagree", where=str(path), remedy=REPAIR)
-        return RowPlan(row_offsets, *columns, sequence_length=self.settings.sequence_length)
-
-
-def _flat(batches: list[pa.RecordBatch], name: str) -> Any:
-    return np.concatenate([np.zeros(0, dtype=np.int64), *(batch.column(name).values.to_numpy() for batch in batches)])
+        return decode_plan(data, record, self.settings, str(path))
 
 
 def build_view(
@@ -236,7 +172,7 @@ def _open_or_empty(directory: Path, wanted: ViewSettings) -> PackedView:
 def _build_plan(view: PackedView, store: ChunkStore, number: int) -> PlanRecord:
     offsets = store.read(TRAIN, number).document_offsets
     plan = pack(offsets, view.settings.sequence_length, view.settings.strategy)
-    data = write_arrow(plan_schema(number, view.settings), _plan_batches(plan, number, view.settings), "lz4")
+    data = encode_plan(plan, number, view.settings)
     write_bytes(view.path(number), data)
     return PlanRecord(
         number=number,
@@ -246,18 +182,3 @@ def _build_plan(view: PackedView, store: ChunkStore, number: int) -> PlanRecord:
         content=store.records[TRAIN][number].content,
         **asdict(measure(plan, offsets)),
     )
-
-
-def _plan_batches(plan: RowPlan, number: int, settings: ViewSettings) -> list[pa.RecordBatch]:
-    schema = plan_schema(number, settings)
-    batches: list[pa.RecordBatch] = []
-    for first in range(0, plan.num_rows, _BATCH_ROWS):
-        offsets = plan.row_offsets[first : first + _BATCH_ROWS + 1]
-        pieces = slice(offsets[0], offsets[-1])
-        local = pa.array((offsets - offsets[0]).astype(np.int32))
-        columns = [
-            pa.ListArray.from_arrays(local, pa.array(column[pieces].astype(np.uint32)), type=schema.field(0).type)
-            for column in (plan.documents, plan.starts, plan.lengths)
-        ]
-        batches.append(pa.record_batch(columns, schema=schema))
-    return batches

@@ -21,15 +21,6 @@ from llm_training.errors import PeerError
 Result = TypeVar("Result", covariant=True)
 
 
-# Starting a worker (imports, tokenizer) costs two seconds, in which one process tokenises about 100 MB.
-_BYTES_WORTH_A_WORKER = 1 << 28
-
-
-def suggest_workers(text_bytes: int, cores: int) -> int:
-    """How many processes pay for this much text: 1 below half a gigabyte, then one per 256 MiB up to the cores."""
-    return max(1, min(cores, text_bytes // _BYTES_WORTH_A_WORKER))
-
-
 class Job(Protocol[Result]):
     """Something that is opened once per process and then called with numbers."""
 
