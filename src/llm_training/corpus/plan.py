@@ -92,11 +92,16 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class PlannedSource:
-    """How the documents of one source are divided. ``held_out`` are digests placed in validation by force."""
+    """How the documents of one source are divided.
+
+    A source of few documents has the exact share held out: ``held_out`` and ``kept`` are digests of documents that are
+    placed in validation and in training whatever their hash says.
+    """
 
     uri: str
     rule: str
     held_out: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +158,9 @@ class Plan:
             raise ValueError("slices are not numbered from 0")
         return cls(
             settings=dict(data["settings"]),
-            sources=tuple(PlannedSource(entry["uri"], entry["rule"], tuple(entry["held_out"])) for entry in data["sources"]),
+            sources=tuple(
+                PlannedSource(entry["uri"], entry["rule"], tuple(entry["held_out"]), tuple(entry["kept"])) for entry in data["sources"]
+            ),
             files=tuple(PlannedFile(**entry) for entry in data["files"]),
             slices=slices,
             skipped=dict(data["skipped"]),

@@ -150,7 +150,7 @@ class _Planner:
         return [(split, span) for split, span in placed if split != VALIDATION or span.file not in repeated]
 
     def _look_at_few(self, planned: PlannedSource, placed: Sequence[Placed], number: int) -> PlannedSource:
-        """In a source of few documents see to it that something is held out, and not everything."""
+        """In a source of few documents hold out the exact share: chance could take none of them, or most."""
         undecided = [item for item in placed if item[0] is None]
         count = sum(span.count for _, span in undecided)
         fraction = self._corpus.settings.validation_fraction
@@ -161,9 +161,12 @@ class _Planner:
         reader.close()
         if len(digests) == 1 and count == 1:
             return replace(planned, rule=BY_RECORD_TAIL)
-        if len(digests) < 2 or split_of_digest(digests[0], fraction) == VALIDATION:
+        if len(digests) < 2:
             return planned
-        return replace(planned, held_out=(digests[0],))
+        held_out = digests[: max(1, round(len(digests) * fraction))]
+        by_hash = [digest for digest in digests if split_of_digest(digest, fraction) == VALIDATION]
+        forced = tuple(digest for digest in held_out if digest not in by_hash)
+        return replace(planned, held_out=forced, kept=tuple(digest for digest in by_hash if digest not in held_out))
 
     def _provisional(self, placed: Sequence[Placed], number: int) -> Plan:
         sources = tuple(PlannedSource("", BY_HASH) for _ in range(number + 1))

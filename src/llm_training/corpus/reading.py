@@ -32,7 +32,7 @@ class SliceReader:
         self._files = {file.key: file for file in corpus.files}
         self._limits = limits_of(corpus)
         self._open = OpenFiles(corpus.settings)
-        self._held_out = [frozenset(source.held_out) for source in plan.sources]
+        self._forced = [dict.fromkeys(source.held_out, VALIDATION) | dict.fromkeys(source.kept, TRAIN) for source in plan.sources]
 
     def read_slice(self, number: int) -> Iterator[Document]:
         """The documents of slice ``number`` in order.
@@ -117,9 +117,7 @@ class SliceReader:
     def _split_by_hash(self, document: Document, source: int) -> str:
         content = document.text if document.token_ids is None else " ".join(map(str, document.token_ids))
         digest = text_digest(content)
-        if digest in self._held_out[source]:
-            return VALIDATION
-        return split_of_digest(digest, self._settings.validation_fraction)
+        return self._forced[source].get(digest) or split_of_digest(digest, self._settings.validation_fraction)
 
 
 def limits_of(corpus: Corpus) -> Limits:

@@ -1,0 +1,203 @@
+"""The plan: sizes of slices, growth, and what an edit does."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_training.corpus import Corpus, CorpusSettings, Plan, SliceReader, make_plan, open_corpus
+from llm_training.errors import IntegrityError
+
+from .conftest import read_all
+
+SMALL = CorpusSettings(slice_bytes=1000)
+
+
+def _open(*uris: Path, settings: CorpusSettings = SMALL) -> Corpus:
+    return open_corpus([str(uri) for uri in uris], settings)
+
+
+def _rows(first: int, last: int) -> bytes:
+    return b"".join(orjson.dumps({"text": f"document {number} " + "w " * (number % 40)}) + b"\n" for number in range(first, last))
+
+
+def _texts(corpus: Corpus, plan: Plan) -> list[str]:
+    return [document.text for document in read_all(corpus, plan)]
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz"])
+def test_slices_are_even_and_cover_every_record_once(folder: Path, name: str) -> None:
+    content = _rows(0, 500)
+    (folder / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    corpus = _open(folder / name)
+    plan = make_plan(corpus)
+    assert plan.num_bytes == len(content) and sum(piece.num_records for piece in plan.slices) == 500
+    assert all(500 <= piece.num_bytes <= 1500 for piece in plan.slices[:-1])
+    positions = [document.position for document in read_all(corpus, plan)]
+    assert positions == list(range(500))
+    assert plan.slices[0].first_position == (name, 0) and plan.slices[-1].last_position == (name, 499)
+
+
+def test_small_files_share_a_slice(folder: Path) -> None:
+    for number in range(200):
+        (folder / f"{number:03}.txt").write_text(f"text {number}\n" * 5)
+    plan = make_plan(_open(folder))
+    assert 5 < len(plan.slices) < 25
+    assert [span.file for piece in plan.slices for span in piece.spans] == [f"texts/{number:03}.txt" for number in range(200)]
+
+
+def test_a_plan_survives_json(folder: Path) -> None:
+    (folder / "r.jsonl").write_bytes(_rows(0, 100))
+    plan = make_plan(_open(folder))
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert len({piece.identity for piece in plan.slices}) == len(plan.slices)
+
+
+@pytest.mark.parametrize("damage", ["{}", "[]", "3", '{"format_version": 2}', '{"format_version": 1, "slices": [{"number": 1}]}'])
+def test_a_damaged_plan_is_refused(damage: str) -> None:
+    with pytest.raises(IntegrityError, match="plan is malformed"):
+        Plan.from_json(json.loads(damage))
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_mutated_plans_never_escape_as_another_error(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("mutated")
+    (folder / "r.jsonl").write_bytes(_rows(0, 20))
+    plain = json.loads(json.dumps(make_plan(_open(folder)).to_json()))
+    node: dict | list = plain
+    while True:
+        key = data.draw(st.sampled_from(sorted(node))) if isinstance(node, dict) else data.draw(st.integers(0, len(node) - 1))
+        if not isinstance(node[key], dict | list) or not node[key] or data.draw(st.booleans()):
+            node[key] = data.draw(st.sampled_from([None, -1, "x", [], {}]))
+            break
+        node = node[key]
+    try:
+        Plan.from_json(plain)
+    except IntegrityError as error:
+        assert "plan is malformed" in error.what
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz", "r.json", "t.txt", "t.md.gz", "m.py"])
+def test_appended_bytes_make_new_slices_and_leave_the_old(folder: Path, name: str) -> None:
+    def write(last: int) -> None:
+        if name.endswith(".json"):
+            content = json.dumps([{"text": f"document {number} " + "w " * (number % 40)} for number in range(last)]).encode()
+            (folder / name).write_bytes(content)
+        elif name.endswith(".gz"):
+            steps = [(0, 100), (100, 160)] if last > 100 else [(0, 100)]
+            (folder / name).write_bytes(b"".join(gzip.compress(_rows(*step), mtime=0) for step in steps))
+        else:
+            (folder / name).write_bytes(_rows(0, last))
+
+    write(100)
+    (folder / "other.txt").write_text("another document\n" * 20)
+    corpus = _open(folder)
+    plan = make_plan(corpus)
+    before = _texts(corpus, plan)
+    assert make_plan(corpus, plan) == plan
+    write(160)
+    (folder / "zz-new.txt").write_text("a new document\n" * 20)
+    grown_corpus = _open(folder)
+    grown = make_plan(grown_corpus, plan)
+    assert grown.slices[: len(plan.slices)] == plan.slices and len(grown.slices) > len(plan.slices)
+    after = _texts(grown_corpus, grown)
+    assert after[: len(before)] == before
+    fresh = _texts(grown_corpus, make_plan(grown_corpus))
+    assert sorted("".join(after)) == sorted("".join(fresh))
+    assert make_plan(grown_corpus, grown) == grown
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz", "t.txt"])
+@pytest.mark.parametrize("kind", ["edit", "truncate", "insert"])
+def test_changed_bytes_are_refused(folder: Path, name: str, kind: str) -> None:
+    def write(content: bytes) -> None:
+        (folder / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+
+    content = _rows(0, 100)
+    write(content)
+    corpus = _open(folder)
+    plan = make_plan(corpus)
+    write(
+        {"edit": content.replace(b"document 5 ", b"document X "), "truncate": content[: len(content) // 2], "insert": b"\n" + content}[kind]
+    )
+    with pytest.raises(IntegrityError, match=r"bytes [\d,]+ to [\d,]+ changed after they were planned"):
+        make_plan(_open(folder), plan)
+    with pytest.raises(IntegrityError, match="changed after they were planned"):
+        read_all(corpus, plan)
+
+
+def test_an_edit_that_keeps_size_and_time_is_caught_when_read(folder: Path) -> None:
+    import os
+
+    path = folder / "a.txt"
+    path.write_text("one two three\n" * 20)
+    corpus = _open(path)
+    plan = make_plan(corpus)
+    status = path.stat()
+    path.write_text("one two thrEe\n" * 20)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(IntegrityError, match="changed after they were planned"):
+        read_all(corpus, plan)
+
+
+def test_other_settings_or_sources_are_refused(folder: Path) -> None:
+    (folder / "a.jsonl").write_bytes(_rows(0, 50))
+    plan = make_plan(_open(folder))
+    with pytest.raises(IntegrityError, match=r"made with other settings .slice_bytes."):
+        make_plan(_open(folder, settings=CorpusSettings(slice_bytes=2000)), plan)
+    with pytest.raises(IntegrityError, match="source 0 of the plan is texts, not a"):
+        make_plan(_open(folder / "a.jsonl"), plan)
+
+
+def test_a_moved_folder_keeps_its_plan(folder: Path) -> None:
+    (folder / "a.jsonl").write_bytes(_rows(0, 50))
+    plan = make_plan(_open(folder))
+    elsewhere = folder.parent / "elsewhere" / "texts"
+    elsewhere.parent.mkdir()
+    folder.rename(elsewhere)
+    assert make_plan(_open(elsewhere), plan) == plan
+    assert str(folder) not in json.dumps(plan.to_json())
+
+
+def test_slices_read_in_any_order_are_the_same(folder: Path) -> None:
+    (folder / "r.jsonl.gz").write_bytes(gzip.compress(_rows(0, 300)))
+    (folder / "t.txt").write_bytes(_rows(300, 400))
+    corpus = _open(folder)
+    plan = make_plan(corpus)
+    forward, backward = SliceReader(corpus, plan), SliceReader(corpus, plan)
+    ordered = [list(forward.read_slice(piece.number)) for piece in plan.slices]
+    reverse = [list(backward.read_slice(piece.number)) for piece in reversed(plan.slices)]
+    assert ordered == reverse[::-1]
+    forward.close()
+    backward.close()
+
+
+def test_slices_in_order_open_a_compressed_file_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "r.jsonl.gz").write_bytes(gzip.compress(_rows(0, 300)))
+    corpus = _open(folder)
+    plan = make_plan(corpus)
+    opened: list[Path] = []
+    real = gzip.GzipFile
+    monkeypatch.setattr("llm_training.corpus.streams.gzip.GzipFile", lambda **arguments: opened.append(Path()) or real(**arguments))
+    read_all(corpus, plan)
+    assert len(opened) == 1 and len(plan.slices) > 5
+
+
+@given(lines=st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=60), min_size=1, max_size=30), size=st.integers(8, 300))
+@settings(max_examples=150, deadline=None)
+def test_any_text_is_whole_again_for_any_slice_size(lines: list[str], size: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = "start " + "\n".join(lines)
+    path = tmp_path_factory.mktemp("any") / "a.txt"
+    path.write_bytes(text.encode())
+    corpus = _open(path, settings=CorpusSettings(slice_bytes=size))
+    reader = SliceReader(corpus, make_plan(corpus))
+    kept = "".join(document.text for document in reader.documents())
+    reader.close()
+    assert kept == text or reader.report.dropped["empty text"]
