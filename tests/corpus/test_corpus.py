@@ -110,7 +110,7 @@ def test_token_ids_are_a_declared_kind(folder: Path, read) -> None:
     assert ids == [1, 2, 3, 4] * 50 and all(document.text == "" for document in documents)
     assert {document.split for document in documents} == {"train", "validation"}
     (folder / "bad.txt").write_text("1 2 x")
-    with pytest.raises(DataError, match="not token ids .*met b'x'"):
+    with pytest.raises(DataError, match=r"not token ids .*met b'x'"):
         read(f"token-ids:{folder / 'bad.txt'}")
 
 
@@ -205,7 +205,7 @@ def test_python_source_is_decoded_by_its_own_encoding(folder: Path, read) -> Non
     (folder / "unknown.py").write_bytes(b"# coding: klingon\nx = 1\n")
     documents = read(folder, skip_bad=True)
     assert [document.text for document in documents] == ["# -*- coding: latin-1 -*-\nname = 'é'\n", "x = 'é'\n"]
-    with pytest.raises(DataError, match="undecodable .*klingon"):
+    with pytest.raises(DataError, match=r"undecodable .*klingon"):
         read(folder)
 
 

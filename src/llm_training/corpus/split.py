@@ -1,7 +1,8 @@
 """Which documents are held out.
 
 By name when file names say so; by the hash of the document otherwise, so that equal texts fall on one side whatever
-their order or number; a single document gives its last tenth. What a small corpus gets held out by force is written
+their order or number (the parts of a text larger than a slice are placed one by one); a single document gives its last
+tenth. What a small corpus gets held out by force is written
 into the plan, so that the rule stays a pure function of plan and document.
 """
 
