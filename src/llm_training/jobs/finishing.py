@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,17 @@ from llm_training.storage.durable import write_bytes, write_json
 FINAL_TOKENS = 1_000_000
 
 
-def evaluate_final(context: RunContext, model: Transformer, *, progress: bool) -> Mapping[str, Any]:
+def evaluate_final(context: RunContext, model: Transformer, step: int) -> Mapping[str, Any]:
     """Score held-out text with half-window strides and write ``evaluation.json``; empty without held-out text."""
     data, config, bus = context.data, context.config, context.bus
     if not data.held_out.num_tokens:
         bus.publish(Notice(message="there is no held-out text, so there are no final figures", level="warning"))
         return {}
     window = data.sequence_length
+    began = time.perf_counter()
 
     def report(done: int, total: int) -> None:
-        if progress and context.world.is_main:
+        if context.world.is_main:
             bus.publish(Progress(task="Final evaluation", done=done, total=total, unit="windows"))
 
     try:
@@ -56,20 +58,20 @@ def evaluate_final(context: RunContext, model: Transformer, *, progress: bool) -
         write_json(context.layout.path / "evaluation.json", {"dataset": data.name, **found})
     bus.publish(
         EvaluationCompleted(
-            step=-1,
+            step=step,
             loss_nats=figures.loss_nats,
             perplexity=figures.perplexity,
             bits_per_byte=figures.bits_per_byte,
             accuracy=figures.accuracy,
             num_tokens=figures.num_tokens,
-            seconds=0.0,
+            seconds=time.perf_counter() - began,
             source="final",
         )
     )
     return found
 
 
-def write_samples(context: RunContext, model: Transformer) -> None:
+def write_samples(context: RunContext, model: Transformer, step: int) -> None:
     """Let the model write, show it, and keep it under ``samples/``; the texts are the first ones, not chosen."""
     data, settings = context.data, context.config.evaluation
     if not settings.num_samples:
@@ -89,7 +91,7 @@ def write_samples(context: RunContext, model: Transformer) -> None:
     for index, result in enumerate(results, 1):
         text = settings.prompt + data.tokenizer.decode(result.token_ids)
         write_bytes(context.layout.samples / f"sample-{index}.txt", text.encode())
-        context.bus.publish(SampleGenerated(step=-1, prompt=settings.prompt, text=text))
+        context.bus.publish(SampleGenerated(step=step, prompt=settings.prompt, text=text))
 
 
 def draw_curve(context: RunContext) -> str | None:

@@ -327,7 +327,7 @@ def describe_plan(
     if data is not None:
         unique = data.num_tokens
         rows += [
-            ("", f"{unique:,} unique tokens in {plan.sequences:,} sequences of {plan.sequence_length}"),
+            ("Rows", f"{unique:,} unique tokens in {plan.sequences:,} sequences of {plan.sequence_length}"),
             (
                 "Tokenizer",
                 f"{data.tokenizer.vocab_size:,} entries, {train_bytes / max(1, unique):.2f} bytes per token, {data.tokenizer.backend}",
@@ -336,7 +336,7 @@ def describe_plan(
     rows += [
         ("Model", f"{spec.family}, {parameters.total:,} parameters: {spec.num_layers} layers, width {spec.hidden_size}, "
                   f"{spec.num_attention_heads} heads of {spec.head_dim}, context {plan.sequence_length}"),
-        ("", f"size chosen: {choice.reason}"),
+        ("Size", choice.reason),
         ("Device", f"{device.name}; {precision.name} ({precision.reason})"),
     ]  # fmt: skip
     if compiled is not None:
@@ -347,7 +347,7 @@ def describe_plan(
         ("Memory", f"about {memory / 1e9:.2f} GB"),
         ("Time", f"about {_duration(estimate.seconds)} (guessed at {estimate.tokens_per_second:,.0f} tok/s; the first steps show the true speed)"),
     ]  # fmt: skip
-    return tuple(f"{name:<11}{text}" for name, text in rows)
+    return tuple(f"{name}: {text}" for name, text in rows)
 
 
 def _duration(seconds: float) -> str:

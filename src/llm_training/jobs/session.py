@@ -387,7 +387,7 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
 
 
 def _resume_lines(state: TrainState) -> tuple[str, ...]:
-    return (f"Resume    step {state.step:,} of {state.plan.total_steps:,}, {state.elapsed_seconds / 60:.1f} min trained so far",)
+    return (f"Resume: step {state.step:,} of {state.plan.total_steps:,}, {state.elapsed_seconds / 60:.1f} min trained so far",)
 
 
 def _assemble(

@@ -125,7 +125,7 @@ def _train_on(machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *
     if place is None:
         spec = planning.build_spec(config, choice, data.tokenizer.vocab_size)
         size = human_count(planning.count_parameters(spec))
-        place = _agree_on_place(machine.world, config, size=size, dataset=data.name, sequence_length=data.sequence_length)
+        place = _agree_on_place(machine.world, config, size=size, dataset=scanned.name, sequence_length=data.sequence_length)
     if place.remark:
         bus.publish(Notice(message=place.remark))
     text = describe(Loaded(config, dict(origins)))
@@ -186,11 +186,11 @@ def _finish(context: RunContext, opened: Any, reason: str) -> RunResult:
             where=str(layout.path),
             remedy="the same command resumes",
         )
-    figures = finishing.evaluate_final(context, opened.model, progress=True)
+    figures = finishing.evaluate_final(context, opened.model, state.step)
     bus.publish(RunFinished(step=state.step, reason=reason, elapsed_seconds=state.elapsed_seconds, checkpoint=checkpoint))
     curve = None
     if context.world.is_main:
-        finishing.write_samples(context, opened.model)
+        finishing.write_samples(context, opened.model, state.step)
         curve = finishing.draw_curve(context)
         finishing.say_next_commands(context, checkpoint, curve)
     return RunResult(str(layout.path), reason, state.step, checkpoint, figures, planning.as_facts(state.plan, opened.model.spec), curve)

@@ -1,0 +1,125 @@
+"""The folder that a preparation writes: no file under its final name before all are whole, the manifest last.
+
+Until then everything lies under hidden names. Sealing first writes a manifest without files, which says whose folder it
+is and that it is not valid, then renames, then writes the real one; so a killed preparation is taken over by the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import orjson
+
+from llm_training.errors import ConfigError, IntegrityError
+from llm_training.storage.directories import remove_leftovers
+from llm_training.storage.durable import DurableFile, json_bytes, make_directory, remove_file, write_stream
+from llm_training.storage.locks import FileLock
+from llm_training.storage.manifest import MANIFEST_NAME, read_manifest, write_manifest
+
+KIND: Final = "prepared data"
+_LOCK_NAME: Final = ".prepare.lock"
+_BUFFER_BYTES: Final = 1 << 20
+_SPLITS: Final = ("train", "validation", "test")
+# Found without a manifest of ours, these are somebody else's.
+_OWN_NAMES: Final = (*(f"{split}{suffix}" for split in _SPLITS for suffix in (".json", ".ids")), "stats.json", MANIFEST_NAME)
+
+
+class PreparedFolder:
+    """Context manager over the output folder; locked while open.
+
+    Raises:
+        ConfigError: the folder holds files of these names that no preparation wrote.
+        LockedError: another process prepares there.
+        StorageError: the disk refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = FileLock(path / _LOCK_NAME, what=f"the folder {path}")
+        self._streams = ExitStack()
+        self._open: dict[str, tuple[DurableFile, bytearray]] = {}
+
+    def __enter__(self) -> PreparedFolder:
+        make_directory(self.path)
+        self._lock.acquire()
+        try:
+            self._require_own()
+            remove_leftovers(self.path)
+            for split in _SPLITS[:2]:
+                self._stream(f"{split}.json")
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._streams.__exit__(kind, error, trace)
+        finally:
+            self._lock.release()
+
+    def _require_own(self) -> None:
+        present = [name for name in _OWN_NAMES if (self.path / name).exists()]
+        if present and not self._is_prepared():
+            raise ConfigError(
+                f"the folder holds {present[0]}, which no preparation wrote", where=str(self.path), remedy="choose another --output"
+            )
+
+    def _is_prepared(self) -> bool:
+        try:
+            return read_manifest(self.path).extra.get("kind") == KIND
+        except IntegrityError:
+            return False
+
+    def refuse_sources(self, paths: Iterable[Path]) -> None:
+        """Raise ConfigError when a source is a file that would be replaced."""
+        own = {(self.path / name).resolve() for name in _OWN_NAMES}
+        taken = next((path for path in paths if path.resolve() in own), None)
+        if taken is not None:
+            raise ConfigError(f"the source {taken} would be replaced by the output", remedy="choose another --output")
+
+    def write_document(self, split: str, record: Mapping[str, object]) -> None:
+        """Append a document as one line of JSON."""
+        self._append(f"{split}.json", orjson.dumps(record) + b"\n")
+
+    def write_ids(self, split: str, ids: Sequence[int], separator_id: int) -> None:
+        """Append a document as one line of token ids, the separator last."""
+        self._append(f"{split}.ids", " ".join(map(str, (*ids, separator_id))).encode() + b"\n")
+
+    def write_bytes(self, files: Mapping[str, bytes]) -> None:
+        """Add whole files."""
+        for name, data in files.items():
+            self._append(name, data)
+
+    def write_json(self, name: str, value: object) -> None:
+        """Add a JSON file."""
+        self._append(name, json_bytes(value))
+
+    def _append(self, name: str, data: bytes) -> None:
+        sink, buffer = self._stream(name)
+        buffer += data
+        if len(buffer) >= _BUFFER_BYTES:
+            sink.write(bytes(buffer))
+            buffer.clear()
+
+    def _stream(self, name: str) -> tuple[DurableFile, bytearray]:
+        if name not in self._open:
+            self._open[name] = (self._streams.enter_context(write_stream(self.path / name)), bytearray())
+        return self._open[name]
+
+    def seal(self, extra: Mapping[str, Any]) -> tuple[str, ...]:
+        """Give all files their names, remove those of an earlier preparation, write the manifest; returns the names."""
+        for sink, buffer in self._open.values():
+            sink.write(bytes(buffer))
+        write_manifest(self.path, {}, extra={"kind": KIND, "is_finished": False})
+        self._streams.close()
+        for name in _OWN_NAMES:
+            if name not in self._open and name != MANIFEST_NAME and (self.path / name).exists():
+                remove_file(self.path / name)
+        records = {name: sink.record for name, (sink, _) in self._open.items()}
+        write_manifest(self.path, records, extra={"kind": KIND, "is_finished": True, **extra})
+        return (*self._open, MANIFEST_NAME)

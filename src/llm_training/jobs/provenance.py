@@ -1,0 +1,63 @@
+"""Job: which documents made a step. The order of the data is a pure function, so no record of it is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from llm_training.cache import order as ordering
+from llm_training.cache.catalog import Identity, store_directory
+from llm_training.cache.reader import PackedDataset
+from llm_training.cache.store import ChunkStore
+from llm_training.cache.view import PackedView, ViewSettings, view_directory
+from llm_training.checkpoint.resume import find_checkpoint
+from llm_training.config.load import load_config
+from llm_training.errors import ConfigError, DataError
+from llm_training.jobs.checkpointing import read_progress
+from llm_training.jobs.logs import locate_run
+from llm_training.training.plan import TrainingPlan
+
+
+def order_of_plan(plan: TrainingPlan, seed: int) -> ordering.Order:
+    """The order in which a run takes rows, with the joins that it has recorded."""
+    joins = [ordering.Join(join.step * plan.effective_batch, join.sequences) for join in plan.joins if join.reason == "growth"]
+    return ordering.Order(
+        seed=seed,
+        num_rows=plan.first_sequences,
+        shape=ordering.shuffle_shape(plan.sequence_length),
+        joins=joins,
+        fraction=plan.epoch_fraction,
+    )
+
+
+def documents_of_step(run: str, step: int) -> list[tuple[int, str, str, int, int]]:
+    """The documents whose tokens made a step: row, id, source, position in the source, tokens.
+
+    Args:
+        run: a run directory or name.
+        step: completed optimizer steps; step 1 is the first.
+
+    Raises:
+        ConfigError: no such run, or a step that it does not have.
+        DataError: the run has no checkpoint that says which data it reads.
+        IntegrityError: run and cache do not belong together any more, or are damaged.
+    """
+    layout = locate_run(run)
+    ref = find_checkpoint(layout.checkpoints, quarantine=False)
+    if ref is None:
+        raise DataError("the run has no checkpoint yet", where=str(layout.path), remedy="wait for the first one")
+    progress = read_progress(ref)
+    plan = progress.state.plan
+    if not 1 <= step <= plan.total_steps:
+        raise ConfigError(f"--data is {step} but the run has steps 1 to {plan.total_steps}")
+    config = load_config([str(layout.config)]).config
+    facts = progress.recorded_facts
+    store = ChunkStore.open(store_directory(Path(config.cache.dir), Identity(str(facts["dataset"]), "")))
+    settings = ViewSettings(
+        str(facts["dataset"]), store.settings.fingerprint, store.settings.tokenizer, plan.sequence_length, config.cache.packing_strategy
+    )
+    dataset = PackedDataset(store, PackedView.open(view_directory(Path(config.cache.dir), settings)), progress.pin)
+    rows = order_of_plan(plan, int(facts["seed"])).rows((step - 1) * plan.effective_batch, step * plan.effective_batch)
+    described = dataset.describe(np.asarray(rows, dtype=np.int64))
+    return [(row.row, piece.id, piece.source, piece.position, piece.num_tokens) for row in described for piece in row.pieces]
