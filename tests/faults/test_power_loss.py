@@ -203,6 +203,7 @@ def test_saving_a_step_again_keeps_the_former_one_until_then(memory_path: Path) 
     assert count >= 300
 
 
+@pytest.mark.slow
 def test_retention_leaves_the_newest_the_best_and_the_protected_one(memory_path: Path) -> None:
     losses = {1: 3.0, 2: 1.0, 3: 2.5, 4: 2.0, 5: 2.2}
 
