@@ -260,6 +260,7 @@ def test_many_chunks_open_quickly(cache):
     store.plan = toy_slices(50_000)
     store.records["train"] = {number: replace(record, number=number) for number in range(50_000)}
     store.commit()
-    began = time.monotonic()
+    # Processor time, not the clock's: other work on the machine is not what is tested.
+    began = time.process_time()
     cache.store()
-    assert time.monotonic() - began < 2.0
+    assert time.process_time() - began < 2.0

@@ -59,15 +59,18 @@ def test_more_ranks_than_samples_leave_some_without(dataset):
         assert loader.fetch(0).input_ids.shape == (0, 32)
 
 
-def test_steps_asked_for_in_order_are_found_ready(dataset, monkeypatch):
-    read = dataset.rows
-    monkeypatch.setattr(dataset, "rows", lambda indices: (time.sleep(0.05), read(indices))[1])
-    with BatchLoader(dataset, order_of(dataset), global_batch=4) as loader:
-        loader.fetch(0)
-        time.sleep(0.25)
-        before = loader.wait_seconds
-        loader.fetch(1)
-        assert loader.wait_seconds - before < 0.04
+def test_steps_asked_for_in_order_are_read_ahead_by_the_thread(dataset, monkeypatch):
+    read, readers = dataset.rows, []
+    monkeypatch.setattr(dataset, "rows", lambda indices: (readers.append(threading.current_thread().name), read(indices))[1])
+    with BatchLoader(dataset, order_of(dataset), global_batch=4, prefetch_steps=2) as loader:
+        for step in range(4):
+            loader.fetch(step)
+            deadline = time.monotonic() + 30
+            # Two steps wait in the buffer, and none beyond them is read before one of those is taken.
+            while len(readers) < step + 3 and time.monotonic() < deadline:
+                time.sleep(0.001)
+            assert len(readers) == step + 3
+    assert set(readers) == {"data-loader"}
 
 
 def test_closing_leaves_no_thread(dataset):
