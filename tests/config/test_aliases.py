@@ -168,7 +168,7 @@ def test_flat_names_are_one_field_or_refused() -> None:
             continue
         with pytest.raises(UnknownNameError, match="write the section too"):
             resolve(flat)
-    with pytest.raises(UnknownNameError, match="training.max_tokens or evaluation.max_tokens"):
+    with pytest.raises(UnknownNameError, match=r"training\.max_tokens or evaluation\.max_tokens"):
         resolve("max_tokens")
 
 

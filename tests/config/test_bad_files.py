@@ -105,7 +105,7 @@ def test_a_file_that_says_nothing_changes_nothing(empty_directory: Path, name: s
 def test_missing_file_names_the_nearest_preset() -> None:
     with pytest.raises(ConfigError, match="did you mean --config small_model"):
         load_config(["smal_model"])
-    with pytest.raises(ConfigError, match="no configuration 'nowhere/x.yaml'"):
+    with pytest.raises(ConfigError, match=r"no configuration 'nowhere/x\.yaml'"):
         load_config(["nowhere/x.yaml"])
 
 

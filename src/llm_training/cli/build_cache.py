@@ -53,7 +53,8 @@ def build_cache(
     own: list[tuple[str, str | tuple[str, ...]]] = [("data.sources", given)] if given else []
     own += [(name, value) for name, value in (("tokenizer.path", tokenizer), ("cache.name", dataset_name)) if value is not None]
     loaded = load_config(config or (), os.environ, [*values, *own])
-    with watched(loaded.config.monitoring.console, to_stderr=json) as bus:
+    settings = loaded.config.monitoring
+    with watched(settings.console, to_stderr=json, log_level=settings.log_level) as bus:
         result = cache.build(loaded.config, mode=mode, force_rebuild=force_rebuild, verify=verify, bus=bus)
     if json:
         print_json(result)

@@ -30,7 +30,7 @@ def check_system(*, json: bool = False) -> int:
         print_json(report)
     else:
         print_table(("", "what", "found", "what to do"), [(fact.mark, fact.name, fact.found, fact.remedy) for fact in report.facts])
-    return 0 if report.is_able else 1
+    return 0 if report.is_able else 2
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +15,15 @@ from llm_training.events import EventBus
 
 
 @contextmanager
-def watched(mode: str = "auto", *, logging_steps: int = 10, to_stderr: bool = False) -> Iterator[EventBus]:
-    """A bus with the console on it. Nothing is shown for ``off``, and on ranks other than the first."""
+def watched(mode: str = "auto", *, logging_steps: int = 10, to_stderr: bool = False, log_level: str = "INFO") -> Iterator[EventBus]:
+    """A bus with the console on it, and messages of ``log_level`` and above on standard error.
+
+    Nothing is shown for ``off``, and on ranks other than the first.
+    """
     from llm_training.monitoring.console import Console
 
     bus = EventBus()
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=log_level)
     if mode == "off" or os.environ.get("RANK", "0") != "0":
         yield bus
         return

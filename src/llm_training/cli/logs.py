@@ -34,20 +34,30 @@ def logs(
         lines: show so many last records only.
         json: print the records as they are, one JSON object per line.
     """
-    from llm_training.cli.console import print_table
     from llm_training.jobs import logs as job
 
     run = training_id or (runs[0] if runs else job.newest_run())
     if data is not None:
-        rows = job.documents_of_step(run, data)
-        print_table(("row", "document", "source", "position", "tokens"), rows, right=frozenset({0, 3, 4}))
-        return 0
+        return _show_documents(run, data, as_json=json)
     try:
         for line in job.log_lines(run, follow=follow, last=lines, as_json=json):
             print(line, flush=follow)
     except KeyboardInterrupt:
         if not follow:
             raise
+    return 0
+
+
+def _show_documents(run: str, step: int, *, as_json: bool) -> int:
+    from llm_training.cli.console import print_json, print_table
+    from llm_training.jobs.provenance import documents_of_step
+
+    columns = ("row", "document", "source", "position", "tokens")
+    rows = documents_of_step(run, step)
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        print_table(columns, rows, right=frozenset({0, 3, 4}))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from llm_training.cli import door
@@ -73,7 +74,7 @@ def prepare_data(
         print_json(result)
     else:
         print_facts(result.facts())
-        print(f"\nNext: llm-train {output}")
+        print(f"\nNext: llm-train {Path(output, 'train.json')} {Path(output, 'validation.json')} --tokenizer.path {output}")
     return 0
 
 

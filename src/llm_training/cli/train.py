@@ -62,7 +62,7 @@ def train(
     from llm_training.jobs import train as job
 
     settings = loaded.config.monitoring
-    with watched(settings.console, logging_steps=loaded.config.training.logging_steps, to_stderr=json) as bus:
+    with watched(settings.console, logging_steps=loaded.config.training.logging_steps, to_stderr=json, log_level=settings.log_level) as bus:
         result = job.train(loaded.config, bus=bus, dry_run=dry_run, origins=loaded.origins)
     if json:
         print_json(result)

@@ -58,7 +58,7 @@ def train_tokenizer(
         print_json({"output": result.output, **result.report.to_json()})
     else:
         print("\n".join(result.report.lines()))
-        print(f"\nNext: llm-train my_texts/ --tokenizer.path {output}")
+        print(f"\nNext: llm-train {' '.join([*(input or ()), *sources])} --tokenizer.path {output}")
     return 0
 
 

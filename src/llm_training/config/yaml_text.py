@@ -71,7 +71,7 @@ def _reason(error: yaml.MarkedYAMLError) -> str:
     return shown(error.problem or error.context or "syntax", quote=False, limit=120)
 
 
-def _remedy(text: str, mark: Any) -> str:
+def _remedy(text: str, mark: yaml.Mark | None) -> str:
     """The C parser does not say which character it stumbled over; a tab is the one that nobody sees."""
     lines = text.splitlines()
     is_tab = mark is not None and mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t"

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_training.checkpoint.layout import CheckpointRef, scan
-from llm_training.checkpoint.retention import RetentionPolicy, plan_retention
+from llm_training.checkpoint.retention import RetentionPolicy, plan_leftovers, plan_retention
 from llm_training.checkpoint.store import CheckpointStore
 from llm_training.errors import ConfigError
 from llm_training.monitoring.wording import size
+from llm_training.storage.durable import remove_tree
 from llm_training.storage.locks import FileLock
 from llm_training.storage.runs import RunLayout
 
@@ -44,10 +45,18 @@ class CleanupEntry:
 
 @dataclass(frozen=True)
 class CleanupResult:
-    """All checkpoints, newest first. ``is_dry_run`` when nothing was removed yet; ``invalid`` are names that do not verify."""
+    """What a cleanup found.
+
+    Attributes:
+        entries: the checkpoints that verify, newest first.
+        leftovers: hidden names (unfinished saves, refused checkpoints) and why they are there; all of them go.
+        invalid: visible names that do not verify; they are left alone.
+        is_dry_run: nothing was removed yet.
+    """
 
     directory: str
     entries: tuple[CleanupEntry, ...]
+    leftovers: tuple[tuple[str, str], ...]
     invalid: tuple[str, ...]
     is_dry_run: bool
 
@@ -57,14 +66,19 @@ class CleanupResult:
         return tuple(entry for entry in self.entries if entry.reason)
 
     def summary(self) -> str:
-        """One line."""
+        """Lines about the whole."""
         freed = size(sum(entry.num_bytes for entry in self.removed))
-        left = f" {len(self.invalid)} that do not verify are left alone." if self.invalid else ""
-        if not self.removed:
-            return f"Nothing to remove.{left}"
-        if self.is_dry_run:
-            return f"Would remove {len(self.removed)} of {len(self.entries)} checkpoints and free {freed}; add --yes to do it.{left}"
-        return f"Removed {len(self.removed)} of {len(self.entries)} checkpoints, {freed} are free.{left}"
+        rest = f" and {len(self.leftovers)} leftovers" if self.leftovers else ""
+        lines = [f"leftover {name}: {reason}" for name, reason in self.leftovers]
+        if not self.removed and not self.leftovers:
+            lines.append("Nothing to remove.")
+        elif self.is_dry_run:
+            lines.append(f"Would remove {len(self.removed)} of {len(self.entries)} checkpoints ({freed}){rest}; add --yes to do it.")
+        else:
+            lines.append(f"Removed {len(self.removed)} of {len(self.entries)} checkpoints ({freed}){rest}.")
+        if self.invalid:
+            lines.append(f"Left alone because they do not verify: {', '.join(self.invalid)}")
+        return "\n".join(lines)
 
 
 def cleanup(checkpoint_dir: str, *, keep_best: int = 1, keep_last: int = 1, is_dry_run: bool = True) -> CleanupResult:
@@ -111,7 +125,8 @@ def _result(root: Path, store: CheckpointStore, policy: RetentionPolicy, *, is_d
     reasons = {ref.step: reason for ref, reason in plan_retention(refs, policy)}
     valid = {ref.path.name for ref in refs}
     invalid = tuple(candidate.path.name for candidate in scan(root) if candidate.path.name not in valid)
-    return CleanupResult(str(root), tuple(_entry(ref, reasons.get(ref.step, "")) for ref in refs), invalid, is_dry_run)
+    leftovers = tuple((path.name, reason) for path, reason in plan_leftovers(root))
+    return CleanupResult(str(root), tuple(_entry(ref, reasons.get(ref.step, "")) for ref in refs), leftovers, invalid, is_dry_run)
 
 
 def _entry(ref: CheckpointRef, reason: str) -> CleanupEntry:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_training.corpus import TEST, TRAIN, VALIDATION, Corpus, CorpusSettings, Document, Plan, SliceReader, make_plan, open_corpus
-from llm_training.errors import ConfigError
+from llm_training.errors import ConfigError, DataError
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.prepared_folder import PreparedFolder
 from llm_training.jobs.text_statistics import SplitStatistics, cut_to_length
@@ -119,6 +119,10 @@ def prepare(
             writer.write(_watched(reader.documents(), reader, plan, bus, "Writing documents"))
         finally:
             reader.close()
+        if not writer.statistics[TRAIN].num_documents:
+            raise DataError(
+                "there are no training documents in the source", where=", ".join(input), remedy="add files that are not held out"
+            )
         return _finish(folder, writer, reader, plan, tokenizer, output)
 
 
