@@ -95,27 +95,15 @@ class SliceReader:
             raise DataError(f"{record.reason} ({record.detail})", where=where, remedy="mend it, or skip bad documents (--skip-bad)")
         self.report.drop(record.reason, f"{span.file}, record {record.position}", is_bad=record.is_bad)
 
-    def _documents(self, record: Record, span: Span, piece: Slice) -> Iterator[Document]:
-        own_name = span.file if span.count == 1 and span.first == 0 and not span.is_continued else f"{span.file}:{record.position}"
-        document = Document(
-            id=record.id or own_name,
-            text=record.text,
-            source=span.file,
-            position=record.position,
-            split=piece.split or TRAIN,
-            metadata=record.metadata,
-            token_ids=record.token_ids,
-            is_continued=span.is_continued,
-        )
+    def _documents(self, record: Record, span: Span, piece: Slice) -> tuple[Document, ...]:
         if piece.split is not None:
-            yield document
-        elif self.plan.sources[piece.source].rule == BY_RECORD_TAIL:
-            yield from _divide(document)
-        else:
-            yield replace(document, split=self._split_by_hash(document, piece.source))
+            return (_document(record, span, piece.split),)
+        if self.plan.sources[piece.source].rule == BY_RECORD_TAIL:
+            return tuple(_divide(_document(record, span, TRAIN)))
+        return (_document(record, span, self._split_by_hash(record, piece.source)),)
 
-    def _split_by_hash(self, document: Document, source: int) -> str:
-        content = document.text if document.token_ids is None else " ".join(map(str, document.token_ids))
+    def _split_by_hash(self, record: Record, source: int) -> str:
+        content = record.text if record.token_ids is None else " ".join(map(str, record.token_ids))
         digest = text_digest(content)
         return self._forced[source].get(digest) or split_of_digest(digest, self._settings.validation_fraction)
 
@@ -133,6 +121,14 @@ def edited(span: Span) -> IntegrityError:
         where=span.file,
         remedy="restore the file, or build anew under another name (--dataset-name, --force-rebuild); appending is always possible",
     )
+
+
+def _document(record: Record, span: Span, split: str) -> Document:
+    name = record.id
+    if name is None:
+        is_whole_file = span.count == 1 and span.first == 0 and not span.is_continued
+        name = span.file if is_whole_file else f"{span.file}:{record.position}"
+    return Document(name, record.text, span.file, record.position, split, record.metadata or {}, record.token_ids, span.is_continued)
 
 
 def _divide(document: Document) -> Iterator[Document]:

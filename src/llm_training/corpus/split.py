@@ -28,6 +28,7 @@ SPLIT_OF_WORD = {
 SINGLE_DOCUMENT_TRAIN_FRACTION = 0.9
 _WORDS = re.compile(r"[a-z]+")
 _DIGEST_CHARACTERS = 16
+_NUM_DIGESTS = 1 << 4 * _DIGEST_CHARACTERS
 
 
 def split_of_name(key: str) -> str | None:
@@ -65,7 +66,7 @@ def text_digest(text: str) -> str:
 
 def split_of_digest(digest: str, validation_fraction: float) -> str:
     """Validation for the given share of all digests, else train."""
-    return VALIDATION if int(digest, 16) < validation_fraction * (1 << 4 * _DIGEST_CHARACTERS) else TRAIN
+    return VALIDATION if int(digest, 16) < validation_fraction * _NUM_DIGESTS else TRAIN
 
 
 def tail_boundary(text: str) -> int:

@@ -58,10 +58,11 @@ def record_of_value(value: object, position: int, offset: int, text_field: str) 
     return Record(
         position,
         offset,
-        text=text,
-        id=str(own_id) if isinstance(own_id, str | int) and own_id != "" else None,
-        metadata={key: item for key, item in value.items() if key not in (text_field, "id") and _is_short(item)},
-        reason="" if text.strip() else "empty text",
+        text,
+        str(own_id) if isinstance(own_id, str | int) and own_id != "" else None,
+        {key: item for key, item in value.items() if key not in (text_field, "id") and _is_short(item)} if len(value) > 1 else None,
+        None,
+        "" if text and not text.isspace() else "empty text",
     )
 
 

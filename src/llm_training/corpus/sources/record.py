@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from llm_training.corpus.streams import ByteStream
@@ -26,7 +26,8 @@ class Cut(NamedTuple):
     is_continued: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: one is made for every line of every file, and freezing doubles the price.
+@dataclass(slots=True)
 class Record:
     """One record of a stretch: a text (or ids), or the reason why it has none.
 
@@ -41,7 +42,7 @@ class Record:
     offset: int = 0
     text: str = ""
     id: str | None = None
-    metadata: Mapping[str, object] = field(default_factory=dict)
+    metadata: Mapping[str, object] | None = None
     token_ids: tuple[int, ...] | None = None
     reason: str = ""
     detail: str = ""
