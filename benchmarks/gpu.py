@@ -30,6 +30,7 @@ LIMIT_SECONDS = 9 * 60 - 30
 BF16 = Precision("bf16", "as asked")
 # Rows a micro-batch: enough products to fill the device; memory allows far more.
 TRAINING = {"124M": (1024, 64, 40.0, 50.0), "1B": (2048, 16, 50.0, 60.0)}
+VARIANTS = (("eager", False), ("compiled", True))
 SMALL_TRAINING = {"10M": (32, 2, None, None)}
 
 
@@ -97,7 +98,7 @@ def _training(report: Report, device: Device, peak: float, name: str, shape: tup
     length, rows, bar, aim = shape
     load = Load(spec=gpt_shape(name, max_seq_len=length), rows=rows, micro_rows=rows)
     found: dict[str, Any] = {"sequence_length": length, "rows": rows}
-    for label, compiles in (("eager", False), ("compiled", True)):
+    for label, compiles in VARIANTS:
         _reset_peak(device)
         session = TimedSession(dataclasses.replace(load, compiles=compiles), device, BF16)
         session.seconds_per_step(3)
@@ -126,7 +127,7 @@ def _attention(device: Device, *, quick: bool) -> dict[str, Any]:
     """Milliseconds forward and backward of each backend that works here, causal, 16 heads of 128, 16,384 tokens."""
     found: dict[str, Any] = {}
     for length in (256,) if quick else (512, 1024, 2048, 8192):
-        shape = (max(1, 16_384 // length), 16, length, 128)
+        shape = (max(1, (512 if quick else 16_384) // length), 16, length, 128)
         inputs = [torch.randn(shape, device=device.torch, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
         visible = attention.Visibility(num_tokens=length)
         for name, backend in attention.BACKENDS.items():
@@ -145,7 +146,7 @@ def _attention(device: Device, *, quick: bool) -> dict[str, Any]:
 
 def _loss(device: Device, *, quick: bool) -> dict[str, Any]:
     """Head and cross-entropy over 50,304 entries: milliseconds and peak memory by the bound on logits."""
-    rows, width, vocabulary = (512, 256, 50_304) if quick else (32_768, 768, 50_304)
+    rows, width, vocabulary = (512, 128, 4_096) if quick else (32_768, 768, 50_304)
     hidden = torch.randn(rows, width, device=device.torch, dtype=torch.bfloat16, requires_grad=True)
     weight = torch.randn(vocabulary, width, device=device.torch, requires_grad=True)
     labels = torch.randint(vocabulary, (rows,), device=device.torch)
@@ -178,7 +179,7 @@ def _save(report: Report, device: Device, *, quick: bool) -> dict[str, Any]:
     from llm_training.checkpoint.snapshot import Snapshot
     from llm_training.checkpoint.store import CheckpointStore
 
-    rows = 256 if quick else 2_500
+    rows = 16 if quick else 2_500
     tensors = {f"block.{number}": torch.randn(rows, 4096, device=device.torch) for number in range(12)}
     moments = {f"adamw.{key}.{name}": tensor.clone() for key in ("exp_avg", "exp_avg_sq") for name, tensor in tensors.items()}
     stalls, writes = [], []
