@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.faults.memory import memory_directory
 
 from llm_training.config.load import load_config
 from llm_training.config.names import dotted_spellings, flat_spellings
@@ -25,13 +26,19 @@ NUM_MUTATIONS = 20_000
 SCALARS: list[Any] = [
     None, True, False, 0, 1, -1, 2**31, 2**63, 2**64, 10**40, 0.0, -0.0, 1e-4, 1e308, float("nan"), float("inf"), -float("inf"),
     "", " ", "no", "yes", "null", "~", "017", "0x", "0o", "1e", "1e-4", "1e9999", "--", "- -", "[", "]", "{}", "[[", '["a"',
-    "auto", "none", "true", "\x00", "\t", "\n", "\r\n", "\x85", "\ufeff", "\ufffe", "\u2028", "é", "🙂", "۳", "a" * 3000, "9" * 5000, "*x", "&x", "!t", "!!int x",
+    "auto", "none", "true", "\x00", "\t", "\n", "\r\n", "\x85", "\ufeff", "\ufffe", "\u2028", "é", "🙂", "۳",
+    "a" * 3000, "9" * 5000, "*x", "&x", "!t", "!!int x",
     "%YAML 1.1", "---", "...", "? x", ": x", "# x", "<<", "@", "`", "|", ">", "'", '"', "\\", "\\u0000", "../../etc/passwd",
 ]  # fmt: skip
 BYTES = b"\x00\t\n\r :-?[]{},#&*!|>'\"%@`~.\\/eE+0179xX_\x7f\x80\xc3\xe2\xed\xa0\xef\xbb\xbf\xf0\xff"
 
 
-def test_only_the_documented_error_escapes(empty_directory: Path) -> None:
+def test_only_the_documented_error_escapes(tmp_path: Path) -> None:
+    with memory_directory(tmp_path) as directory:
+        _throw_mutations(directory)
+
+
+def _throw_mutations(directory: Path) -> None:
     chance = random.Random(SEED)
     valid = [plain_yaml(Config()).encode(), _small().encode(), json.dumps(_tree(chance, valid=True)).encode(), _toml().encode()]
     suffixes = ["yaml", "yaml", "json", "toml"]
@@ -41,10 +48,10 @@ def test_only_the_documented_error_escapes(empty_directory: Path) -> None:
         which = chance.randrange(4)
         data, suffix = _mutate(chance, valid[which], suffixes[which])
         environ, cli = _words(chance)
-        path = empty_directory / f"m.{suffix}"
+        path = directory / f"m.{suffix}"
         path.write_bytes(data)
         try:
-            loaded = load_config([f"./m.{suffix}"], environ, cli)
+            loaded = load_config([str(path)], environ, cli)
         except ConfigError as error:
             lines = error.lines()
             assert lines and all("\n" not in line for line in lines), (number, data)

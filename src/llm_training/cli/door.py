@@ -72,6 +72,10 @@ def parse_words(command: Command, words: Sequence[str]) -> Callable[[], int | No
     app.default(command)
     try:
         _, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
+    except cyclopts.MissingArgumentError as error:
+        flag = error.argument.name if error.argument else "a flag"
+        is_given = any(word.replace("_", "-").partition("=")[0] == flag for word in words)
+        raise ConfigError(f"{flag} {'needs a value' if is_given else 'is required'}", remedy="see --help") from None
     except cyclopts.CycloptsError as error:
         raise ConfigError(" ".join(str(error).split()).rstrip("."), remedy="see --help") from None
     return lambda: command(*bound.args, **bound.kwargs)

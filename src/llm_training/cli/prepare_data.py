@@ -74,7 +74,7 @@ def prepare_data(
         print_json(result)
     else:
         print_facts(result.facts())
-        print(f"\nNext: llm-train {Path(output, 'train.json')} {Path(output, 'validation.json')} --tokenizer.path {output}")
+        print(f"\nNext: llm-train {Path(output, 'train.json')} --val-data-path {Path(output, 'validation.json')} --tokenizer.path {output}")
     return 0
 
 

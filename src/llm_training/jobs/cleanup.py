@@ -105,6 +105,8 @@ def cleanup(checkpoint_dir: str, *, keep_best: int = 1, keep_last: int = 1, is_d
     with FileLock(RunLayout(root.parent).lock, what=f"the run {root.parent}"):
         result = _result(root, store, policy, is_dry_run=False)
         store.prune()
+        for path, _ in plan_leftovers(root):
+            remove_tree(path)
     return result
 
 

@@ -1,0 +1,189 @@
+"""Preparing data: both documented forms, stable bytes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llm_training.corpus import CorpusSettings, SliceReader, make_plan, open_corpus
+from llm_training.errors import ConfigError, DataError, LockedError
+from llm_training.jobs.prepare import TokenizerChoice, chosen_tokenizer, prepare
+from llm_training.storage.locks import FileLock
+from llm_training.storage.manifest import verify
+from llm_training.tokenizer import load_tokenizer
+
+WORDS = "the cat sat on a mat and looked at the moon while the tide came in over white sand".split()  # noqa: SIM905
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """200 documents with ids and metadata."""
+    path = tmp_path / "raw.jsonl"
+    documents = [
+        {"id": f"doc-{number}", "text": " ".join(WORDS[(number * k) % len(WORDS)] for k in range(1, 20 + number)), "year": 1900 + number}
+        for number in range(200)
+    ]
+    path.write_text("".join(json.dumps(document) + "\n" for document in documents))
+    return path
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_form_a_trains_a_tokenizer_and_splits(texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "prepared"
+    result = prepare([str(texts)], str(output), vocab_size=300)
+    names = {path.name for path in output.iterdir()}
+    assert names >= {"train.json", "validation.json", "vocab.json", "merges.txt", "tokenizer.json", "stats.json", "manifest.json"}
+    train, held_out = read(output / "train.json"), read(output / "validation.json")
+    assert len(train) + len(held_out) == 200 and 1 <= len(held_out) <= 30
+    assert {document["id"] for document in train + held_out} == {f"doc-{number}" for number in range(200)}
+    assert all(document["year"] == 1900 + int(document["id"][4:]) for document in train)
+    assert load_tokenizer(output).fingerprint == result.tokenizer
+    assert json.loads((output / "stats.json").read_text())["splits"]["train"]["num_documents"] == len(train)
+    assert set(verify(output).files) == names - {"manifest.json"}
+
+
+def test_same_input_gives_the_same_bytes(texts: Path, tmp_path: Path) -> None:
+    for name in ("a", "b", "a"):  # the third time over what is there
+        prepare([str(texts)], str(tmp_path / name), vocab_size=300, create_stats=True)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_output_is_read_back_as_the_same_split(texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "prepared"
+    prepare([str(texts)], str(output), vocab_size=300)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name in ("train.json", "validation.json"):
+        (alone / name).write_bytes((output / name).read_bytes())
+    corpus = open_corpus([str(alone)], CorpusSettings())
+    reader = SliceReader(corpus, make_plan(corpus))
+    found = {split: [document.id for document in reader.documents(split)] for split in ("train", "validation")}
+    reader.close()
+    for split, ids in found.items():
+        assert ids == [document["id"] for document in read(output / f"{split}.json")]
+
+
+def test_form_b_encodes_with_given_files(texts: Path, tmp_path: Path) -> None:
+    prepare([str(texts)], str(tmp_path / "first"), vocab_size=300)
+    choice = chosen_tokenizer(vocab=str(tmp_path / "first" / "vocab.json"), merges=str(tmp_path / "first" / "merges.txt"))
+    prepare([str(texts)], str(tmp_path / "ids"), tokenizer_files=choice, create_stats=True)
+    tokenizer = load_tokenizer(tmp_path / "ids")
+    lines = (tmp_path / "ids" / "train.ids").read_text().splitlines()
+    documents = read(tmp_path / "ids" / "train.json")
+    assert len(lines) == len(documents)
+    for line, document in zip(lines, documents, strict=True):
+        *ids, separator = map(int, line.split())
+        assert separator == tokenizer.separator_id and tokenizer.decode(ids) == document["text"]
+    stats = json.loads((tmp_path / "ids" / "stats.json").read_text())["splits"]["train"]
+    assert stats["num_tokens"] == sum(len(line.split()) - 1 for line in lines)
+    assert stats["words_per_document"]["max"] == max(len(document["text"].split()) for document in documents)
+    corpus = open_corpus([f"token-ids:{tmp_path / 'ids' / 'train.ids'}"], CorpusSettings(validation_fraction=0))
+    reader = SliceReader(corpus, make_plan(corpus))
+    assert sum(len(document.token_ids or ()) for document in reader.documents()) == sum(len(line.split()) for line in lines)
+    reader.close()
+
+
+def test_max_length_cuts_and_loses_nothing(texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "prepared"
+    prepare([str(texts)], str(output), tokenizer_files=TokenizerChoice("bytes"), max_length=50)
+    whole: dict[str, str] = {}
+    for document in read(output / "train.json") + read(output / "validation.json"):
+        assert len(document["text"].encode()) <= 50
+        name, _, _ = document["id"].partition("#")
+        whole[name] = whole.get(name, "") + document["text"]
+    assert whole == {document["id"]: document["text"] for document in read(texts)}
+
+
+def test_other_peoples_files_are_not_replaced(texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "data"
+    output.mkdir()
+    (output / "notes.md").write_text("mine")
+    prepare([str(texts)], str(output), vocab_size=300)
+    assert (output / "notes.md").read_text() == "mine"
+    (output / "manifest.json").unlink()
+    with pytest.raises(ConfigError, match=r"holds train\.json, which no preparation wrote"):
+        prepare([str(texts)], str(output), vocab_size=300)
+
+
+def test_a_source_inside_the_output_is_refused(texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "prepared"
+    prepare([str(texts)], str(output), vocab_size=300)
+    with pytest.raises(ConfigError, match="would be replaced"):
+        prepare([str(output / "train.json")], str(output), vocab_size=300)
+
+
+def test_a_failure_leaves_the_earlier_preparation_valid(texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "prepared"
+    prepare([str(texts)], str(output), vocab_size=300)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    with texts.open("a") as file:
+        file.write('{"text": 3}\n')
+    with pytest.raises(DataError):
+        prepare([str(texts)], str(output), vocab_size=300)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    result = prepare([str(texts)], str(output), vocab_size=300, skip_bad=True)
+    assert sum(result.dropped.values()) == 1
+
+
+def test_an_unsealed_preparation_is_taken_over(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the renames and the manifest: the folder says whose it is, and that it is not valid."""
+    from llm_training.jobs import prepared_folder
+
+    output = tmp_path / "prepared"
+    real = prepared_folder.write_manifest
+
+    def killed(directory, files, **keywords):
+        if files:
+            raise KeyboardInterrupt
+        return real(directory, files, **keywords)
+
+    monkeypatch.setattr(prepared_folder, "write_manifest", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare([str(texts)], str(output), vocab_size=300)
+    assert (output / "train.json").exists()
+    monkeypatch.undo()
+    prepare([str(texts)], str(output), vocab_size=300)
+    assert verify(output).extra["is_finished"] is True
+
+
+def test_two_at_once(texts: Path, tmp_path: Path) -> None:
+    (tmp_path / "prepared").mkdir()
+    with FileLock(tmp_path / "prepared" / ".prepare.lock"), pytest.raises(LockedError):
+        prepare([str(texts)], str(tmp_path / "prepared"), vocab_size=300)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "expected"),
+    [
+        ({"input": []}, "no source of text"),
+        ({"max_length": 3}, "--max-length is 3"),
+        ({"validation_fraction": 0.9}, "--validation-fraction is 0.9"),
+        ({"vocab_size": 300, "tokenizer_files": TokenizerChoice("bytes")}, "--vocab-size is 300"),
+        ({"vocab_size": 10}, "vocab_size is 10"),
+    ],
+)
+def test_wrong_settings(texts: Path, tmp_path: Path, keywords: dict, expected: str) -> None:
+    arguments = {"input": [str(texts)], "output": str(tmp_path / "x")} | keywords
+    with pytest.raises(ConfigError, match=expected):
+        prepare(**arguments)
+
+
+def test_tokenizer_flags_that_do_not_go_together() -> None:
+    with pytest.raises(ConfigError, match="belong together"):
+        chosen_tokenizer(vocab="vocab.json")
+    with pytest.raises(ConfigError, match="both given"):
+        chosen_tokenizer(vocab="v", merges="m", tokenizer="bytes")
+    assert chosen_tokenizer() is None
+
+
+def test_only_held_out_files_are_no_training_data(texts: Path, tmp_path: Path) -> None:
+    held_out = tmp_path / "validation.jsonl"
+    held_out.write_bytes(texts.read_bytes())
+    with pytest.raises(DataError, match="no training documents"):
+        prepare([str(held_out)], str(tmp_path / "x"), tokenizer_files=TokenizerChoice("bytes"))
