@@ -31,3 +31,27 @@ def test_sections_are_settable_and_checked() -> None:
     assert config.batch_size == 8
     with pytest.raises(ValueError):
         config.batch_size = 0
+
+
+def test_sections_take_the_spellings_of_other_trainers() -> None:
+    model = llm_training.ModelConfig(d_model=768, n_heads=12, n_layers=12, d_ff=3072, activation="gelu", pre_norm=True)
+    assert (model.hidden_size, model.num_attention_heads, model.num_layers, model.intermediate_size) == (768, 12, 12, 3072)
+    training = llm_training.TrainingConfig(lr_scheduler="cosine", use_amp=False, checkpoint_dir="./checkpoints", report_to=[])
+    assert (training.lr_schedule, training.precision, training.output_dir) == ("cosine", "fp32", ".")
+    model.hidden_size = 64
+    assert model.hidden_size == 64 and model.num_layers == 12
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "expected"),
+    [
+        ("ModelConfig", {"d_model": 8, "hidden_size": 8}, "both given"),
+        ("ModelConfig", {"d_modl": 8}, "Extra inputs"),
+        ("TrainingConfig", {"use_flash_attention": True}, "sets model.attention"),
+        ("TrainingConfig", {"use_deepspeed": True}, "torchrun"),
+        ("TrainingConfig", {"batch_size": True}, "a number is needed"),
+    ],
+)
+def test_wrong_spellings_in_python(section: str, values: dict, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        getattr(llm_training, section)(**values)

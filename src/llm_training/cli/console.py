@@ -14,6 +14,11 @@ from pathlib import PurePath
 from llm_training.events import EventBus
 
 
+def is_first_rank() -> bool:
+    """False in the other processes of a launcher such as torchrun: they print nothing."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def watched(mode: str = "auto", *, logging_steps: int = 10, to_stderr: bool = False, log_level: str = "INFO") -> Iterator[EventBus]:
     """A bus with the console on it, and messages of ``log_level`` and above on standard error.
@@ -24,7 +29,7 @@ def watched(mode: str = "auto", *, logging_steps: int = 10, to_stderr: bool = Fa
 
     bus = EventBus()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=log_level)
-    if mode == "off" or os.environ.get("RANK", "0") != "0":
+    if mode == "off" or not is_first_rank():
         yield bus
         return
     with Console(sys.stderr if to_stderr else sys.stdout, mode=mode, logging_steps=logging_steps) as console:

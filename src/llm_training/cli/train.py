@@ -58,13 +58,13 @@ def train(
     if print_config:
         print(describe(loaded), end="")
         return 0
-    from llm_training.cli.console import print_json, watched
+    from llm_training.cli.console import is_first_rank, print_json, watched
     from llm_training.jobs import train as job
 
     settings = loaded.config.monitoring
     with watched(settings.console, logging_steps=loaded.config.training.logging_steps, to_stderr=json, log_level=settings.log_level) as bus:
         result = job.train(loaded.config, bus=bus, dry_run=dry_run, origins=loaded.origins)
-    if json:
+    if json and is_first_rank():
         print_json(result)
     return 0
 

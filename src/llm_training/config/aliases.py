@@ -244,3 +244,18 @@ SWITCHES: Final = frozenset(
         "monitoring.no_wandb",
     }
 )
+
+
+def own_spellings(section: str) -> Mapping[str, Translate]:
+    """Other names within a section, with what they do to their value: for sections made in Python."""
+    found: dict[str, Translate] = {}
+    for target, others in RENAMES.items():
+        if target.startswith(f"{section}."):
+            found.update({other: _renamed(target) for other in others})
+    for table in (FIXED, TRANSLATIONS):
+        found.update({name.partition(".")[2]: rule for name, rule in table.items() if name.startswith(f"{section}.")})
+    return found
+
+
+def _renamed(target: str) -> Translate:
+    return lambda value: Meaning(target, value)
