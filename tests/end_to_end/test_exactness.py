@@ -11,7 +11,7 @@ import pytest
 
 from llm_training.config.root import Config
 from llm_training.errors import StoppedEarly
-from llm_training.events import Event, EventBus, StepCompleted
+from llm_training.events import CacheGrown, Event, EventBus, StepCompleted
 from llm_training.jobs.train import train
 from tests.end_to_end.tiny import Chain, recorded_steps, tiny_config, write_corpus
 
@@ -84,3 +84,63 @@ def test_resuming_a_finished_run_does_nothing(shared: Path, source: Path) -> Non
     with recorded_steps() as chain:
         assert train(config).reason == "finished"
     assert chain.links == {}
+
+
+def test_a_longer_length_on_resume_stretches_the_rest_of_the_run(shared: Path, source: Path) -> None:
+    short = config_in(shared, source, "longer", **{"training.max_steps": 40})
+    with pytest.raises(StoppedEarly):
+        train(short, bus=stop_at(10))
+    with recorded_steps() as chain:
+        result = train(config_in(shared, source, "longer", **{"training.max_steps": 60}))
+    assert result.step == 60
+    assert sorted(chain.links) == list(range(11, 61))
+    # Bit for bit the same when that session is stopped and resumed in turn.
+    with pytest.raises(StoppedEarly):
+        train(config_in(shared, source, "longer-2", **{"training.max_steps": 40}), bus=stop_at(10))
+    with recorded_steps() as again:
+        for step in (15, 50):
+            with pytest.raises(StoppedEarly):
+                train(config_in(shared, source, "longer-2", **{"training.max_steps": 60}), bus=stop_at(step))
+        train(config_in(shared, source, "longer-2", **{"training.max_steps": 60}))
+    assert {step: link for step, link in again.links.items() if step > 10} == chain.links
+
+
+def test_growth_on_resume_takes_in_new_rows_once_and_replays(source: Path, tmp_path: Path) -> None:
+    """Two joins, then a resume from before the second: order and weights are those of the run that saw both."""
+    texts = shutil.copytree(source, tmp_path / "texts")
+    epochs = {"training.max_steps": None, "training.num_epochs": 6, "cache.chunk_bytes": 10_000}
+
+    def config(name: str) -> Config:
+        return tiny_config(tmp_path, texts, **epochs, **{"training.output_dir": str(tmp_path / name)})
+
+    def grow(number: int) -> None:
+        for path in write_corpus(tmp_path / f"more-{number}", documents=20, seed=number).iterdir():
+            shutil.copy(path, texts / f"more-{number}-{path.name}")
+
+    events: list[Event] = []
+    with recorded_steps() as chain:
+        for number, step in ((1, 7), (2, 19)):
+            with pytest.raises(StoppedEarly):
+                train(config("grown"), bus=stop_at(step))
+            grow(number)
+        bus = EventBus()
+        bus.subscribe(events.append)
+        final = train(config("grown"), bus=bus)
+    grown = [event for event in events if isinstance(event, CacheGrown)]
+    assert [event.step for event in grown] == [19]
+    assert grown[0].new_sequences > grown[0].old_sequences
+    assert final.step == grown[0].new_total_steps
+    # The resume that replays: go back to the checkpoint of step 10 and run to the end again.
+    with recorded_steps() as again:
+        train(config("grown"), bus=EventBus())
+    assert again.links == {}
+    checkpoints = tmp_path / "grown" / "checkpoints"
+    for path in checkpoints.glob("step-*"):
+        if path.name not in ("step-00000010", "step-00000007"):
+            shutil.rmtree(path)
+    for pointer in ("latest", "final", "best_model"):
+        (checkpoints / pointer).unlink(missing_ok=True)
+    with recorded_steps() as replayed:
+        train(config("grown"))
+    assert replayed.links, "nothing was replayed"
+    assert replayed.links == {step: chain.links[step] for step in replayed.links}

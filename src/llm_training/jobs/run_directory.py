@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llm_training.config.load import load_config
 from llm_training.config.root import Config
 from llm_training.errors import ConfigError, IntegrityError, LlmTrainingError
 from llm_training.runtime.world import World
@@ -50,6 +51,18 @@ def fingerprint(config: Config) -> str:
         for name in names:
             content[section].pop(name, None)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def changed_fields(layout: RunLayout, config: Config) -> dict[str, tuple[object, object]]:
+    """Identity fields whose value is not that of the run's config.yaml: dotted name to (old, new)."""
+    recorded = load_config([str(layout.config)]).config.model_dump(mode="json")
+    now = config.model_dump(mode="json")
+    return {
+        f"{section}.{name}": (recorded[section][name], value)
+        for section, values in now.items()
+        for name, value in values.items()
+        if name not in NOT_IDENTITY.get(section, ()) and recorded[section][name] != value
+    }
 
 
 def is_finished(layout: RunLayout) -> bool:

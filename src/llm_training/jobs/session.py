@@ -29,6 +29,7 @@ from llm_training.evaluation.held_out import evaluate_documents
 from llm_training.events import CacheGrown, CheckpointRemoved, CheckpointSaved, EvaluationCompleted, EventBus, Notice
 from llm_training.jobs import checkpointing, planning
 from llm_training.jobs.datasets import PreparedData
+from llm_training.jobs.run_directory import changed_fields
 from llm_training.model.hf_config import from_hf_config
 from llm_training.model.init import initialise
 from llm_training.model.transformer import Transformer
@@ -54,6 +55,7 @@ from llm_training.training.stopping import SECONDS_PER_HOUR, Clock, Stopping
 SMALLEST_BUDGET_SHARE = 0.8
 # Evaluations and checkpoints take about this share of the time; the pacer leaves it free.
 SIDE_SHARE = 0.03
+LENGTH_FIELDS = {"training.max_steps", "training.max_tokens", "training.num_epochs"}
 COMPILER_CACHE = Path("~/.cache/llm-training/compiler").expanduser()
 
 
@@ -213,19 +215,23 @@ class Feed:
 
     def total_after(self, step: int, num_rows: int) -> int:
         """Total steps once the cache counts ``num_rows`` rows from ``step`` on; unchanged when epochs do not decide it."""
-        plan, training = self.plan, self._context.config.training
-        if plan.epochs is None:
-            return plan.total_steps
-        sample = step * plan.effective_batch
-        position = self._order.position(sample)
-        closed = sample - position.offset
-        total = steps_after_join(closed, plan.epochs - position.epoch, num_rows, plan.epoch_fraction, plan.effective_batch)
-        bounds = [total]
-        if training.max_steps is not None:
-            bounds.append(training.max_steps)
+        if self._context.config.training.num_epochs is None:
+            return self.plan.total_steps
+        return self.total_wanted(step, num_rows)
+
+    def total_wanted(self, step: int, num_rows: int | None = None) -> int:
+        """Total steps by the lengths of the configuration, with ``num_rows`` rows (default: those of the plan) from ``step`` on."""
+        training, plan = self._context.config.training, self.plan
+        totals = [training.max_steps] if training.max_steps is not None else []
         if training.max_tokens is not None:
-            bounds.append(training.max_tokens // plan.tokens_per_step)
-        return max(step, min(bounds))
+            totals.append(training.max_tokens // plan.tokens_per_step)
+        if training.num_epochs is not None:
+            sample = step * plan.effective_batch
+            position = self._order.position(sample)
+            left = max(0.0, training.num_epochs - position.epoch)
+            rows = plan.sequences if num_rows is None else num_rows
+            totals.append(steps_after_join(sample - position.offset, left, rows, plan.epoch_fraction, plan.effective_batch))
+        return max(step, min(totals)) if totals else plan.total_steps
 
     def grow(self, plan: TrainingPlan, pin: Pin) -> None:
         """Take in the rows of ``pin``; ``plan`` holds the join."""
@@ -257,21 +263,15 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
     start = _decide_start(context, decisions, peak_flops=peak_flops, waited_seconds=waited_seconds)
     device, precision = context.device, Precision(start["precision"], context.precision.reason)
     spec = planning.build_spec(config, context.choice, context.data.tokenizer.vocab_size)
-    if ref is not None:
-        recorded = from_hf_config(load_config(ref), attention=config.model.attention)
-        checkpointing.require_same_shape(ref, recorded, spec)
-    model = Transformer(spec)
-    model.gradient_checkpointing = config.model.gradient_checkpointing
-    if ref is None:
-        initialise(model, seed=config.training.seed)
-    model.to(device.torch)
+    batching = planning.choose_batching(
+        config, context.choice, sequence_length=context.data.sequence_length, world_size=world.size, device=device
+    )
     settings = planning.optimizer_settings(config.training, precision, spec.hidden_size)
-    optimizer = build_optimizer(model, settings, device)
     facts = checkpointing.make_facts(
         dataset=context.data.name,
         tokenizer=context.data.tokenizer,
-        effective_batch=int(start["effective_batch"]),
-        micro_batch=int(start["micro_batch"]),
+        effective_batch=batching.effective,
+        micro_batch=batching.micro,
         sequence_length=context.data.sequence_length,
         optimizer=settings.name,
         seed=config.training.seed,
@@ -282,6 +282,15 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
     if ref is not None and restored is not None:
         for line in checkpointing.require_same(restored.recorded_facts, facts, where=str(ref.path)):
             context.bus.publish(Notice(message=line, level="warning"))
+        recorded = from_hf_config(load_config(ref), attention=config.model.attention)
+        checkpointing.require_same_shape(ref, recorded, spec)
+    model = Transformer(spec)
+    model.gradient_checkpointing = config.model.gradient_checkpointing
+    if ref is None:
+        initialise(model, seed=config.training.seed)
+    model.to(device.torch)
+    optimizer = build_optimizer(model, settings, device)
+    if ref is not None and restored is not None:
         checkpointing.restore(ref, model, optimizer)
         store.protect(ref.step)
         state, pin = restored.state, restored.pin
@@ -290,7 +299,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
         pin = Pin.from_json(start["pin"])
         state = TrainState(TrainingPlan.from_json(start["plan"]))
     loss_scale = LossScale(**state.loss_scale) if state.loss_scale else LossScale.for_precision(precision.name)
-    feed = Feed(context, state.plan, pin, int(start["micro_batch"]))
+    feed = Feed(context, state.plan, pin, batching.micro)
     saver = Saver(context, model, optimizer, facts, store)
     saver.state, saver.pin, saver.loss_scale = state, pin, loss_scale
     # Compiling is part of the training time: it is what the user waits for.
@@ -311,6 +320,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
     )
     session = _assemble(context, state, stepper, feed, saver, decisions, start, settings, model, precision, peak_flops, clock)
     _take_in_growth(context, session, feed)
+    _take_new_length(context, session, feed)
     lines = tuple(start["lines"]) if state.step == 0 else _resume_lines(state)
     return OpenedSession(context, session, model, saver, lines, feed.loader, log)
 
@@ -494,6 +504,29 @@ def _take_in_growth(context: RunContext, session: Session, feed: Feed) -> None:
         return
     total = feed.total_after(state.step, growth.new_sequences)
     session.take_in(decisions.record(state.step, "growth", pin=growth.pin.to_json(), total_steps=total))
+
+
+def _take_new_length(context: RunContext, session: Session, feed: Feed) -> None:
+    """On resume with other steps, tokens or epochs: stretch or shorten what is left, unless the rate is already falling."""
+    state = session.state
+    changed = changed_fields(context.layout, context.config) if state.step else {}
+    for name, (old, new) in changed.items():
+        context.bus.publish(Notice(message=f"resuming with {name}: {old} -> {new}", level="warning"))
+    if not changed.keys() & LENGTH_FIELDS or session.decisions.is_replaying(state.step + 1):
+        return
+    recorded = session.decisions.at(state.step, "length")
+    total = int(recorded["total_steps"]) if recorded else feed.total_wanted(state.step)
+    if total == state.plan.total_steps:
+        return
+    if state.plan.is_decaying(state.step) or state.step >= state.plan.total_steps:
+        context.bus.publish(
+            Notice(message=f"the rate is already falling: the run ends at {state.plan.total_steps:,} steps as planned", level="warning")
+        )
+        return
+    if recorded is None:
+        session.decisions.record(state.step, "length", total_steps=total)
+    state.plan = state.plan.joined(Join(step=state.step, total_steps=total, sequences=state.plan.sequences, reason="length"))
+    feed.follow(state.plan)
 
 
 def _memory_reader(device: Device) -> Any:

@@ -121,7 +121,8 @@ def _train_on(machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *
     )
     if dry_run:
         return _only_plan(machine, config, bus, scanned.train_bytes, choice, scanned.name)
-    data = pack_data(scanned, config, bus, machine.world, stop, vocab_size=choice.vocab_size, sequence_length=choice.sequence_length)
+    length = config.cache.sequence_length or choice.sequence_length
+    data = pack_data(scanned, config, bus, machine.world, stop, vocab_size=choice.vocab_size, sequence_length=length)
     if place is None:
         spec = planning.build_spec(config, choice, data.tokenizer.vocab_size)
         size = human_count(planning.count_parameters(spec))
