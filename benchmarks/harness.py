@@ -23,10 +23,18 @@ RESULTS = REPOSITORY / "benchmarks" / "results"
 Variant = Callable[[], float]
 
 
-def alternate(variants: Mapping[str, Variant], repetitions: int, *, warm_up: int = 1) -> dict[str, list[float]]:
-    """Run every variant in turn, ``repetitions`` times round; the first ``warm_up`` rounds are not counted."""
+def alternate(
+    variants: Mapping[str, Variant], repetitions: int, *, warm_up: int = 1, limit_seconds: float = float("inf")
+) -> dict[str, list[float]]:
+    """Run every variant in turn, ``repetitions`` times round; the first ``warm_up`` rounds are not counted.
+
+    No round begins after ``limit_seconds`` once one has been counted: on a busy machine fewer samples are better than none.
+    """
     samples: dict[str, list[float]] = {name: [] for name in variants}
+    started = time.monotonic()
     for round_number in range(-warm_up, repetitions):
+        if round_number > 0 and time.monotonic() - started > limit_seconds:
+            break
         for name, run in variants.items():
             value = run()
             if round_number >= 0:
