@@ -66,6 +66,7 @@ class ConfigError(LlmTrainingError):
         self.problems = tuple(problems)
 
     def lines(self) -> Sequence[str]:
+        """One line for each problem."""
         if not self.problems:
             return super().lines()
         return [f"error[{self.code}]: {problem}" for problem in self.problems]
@@ -116,13 +117,13 @@ class LockedError(LlmTrainingError):
     exit_code = 9
 
 
-class StoppedEarly(LlmTrainingError):
+class StoppedEarly(LlmTrainingError):  # noqa: N818 - an outcome with its own exit code, not a failure
     """Stopped before the planned end with a checkpoint on disk; the same command resumes."""
 
     exit_code = 75
 
 
-class Interrupted(LlmTrainingError):
+class Interrupted(LlmTrainingError):  # noqa: N818 - what the user did, not a failure
     """A second interrupt: stop now, keep the last committed checkpoint."""
 
     exit_code = 130

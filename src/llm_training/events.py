@@ -29,7 +29,7 @@ class PlanReady(Event):
     warmup_steps: int
     tokens_per_step: int
     lines: tuple[str, ...] = ()
-    facts: Mapping[str, object] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,9 @@ def run_chain(config: Config) -> Chain:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", [{}, {"model.dropout": 0.1, "model.family": "gpt2", "training.optimizer": "adamw"}], ids=["muon", "dropout"])
+@pytest.mark.parametrize(
+    "variant", [{}, {"model.dropout": 0.1, "model.family": "gpt2", "training.optimizer": "adamw"}], ids=["muon", "dropout"]
+)
 def test_stop_and_resume_at_every_step(shared: Path, source: Path, variant: dict[str, Any]) -> None:
     name = f"straight-{len(variant)}"
     expected = run_chain(config_in(shared, source, name, **variant))

@@ -17,8 +17,18 @@ import pytest
 import torch
 
 from llm_training.config.root import Config
-from llm_training.errors import ConfigError, IntegrityError, LockedError, NumericError, StorageError, StoppedEarly
-from llm_training.events import CheckpointSaved, EvaluationCompleted, Event, EventBus, Notice, PlanReady, Progress, StepCompleted, StepSkipped
+from llm_training.errors import ConfigError, IntegrityError, LockedError, NumericError, StoppedEarly, StorageError
+from llm_training.events import (
+    CheckpointSaved,
+    EvaluationCompleted,
+    Event,
+    EventBus,
+    Notice,
+    PlanReady,
+    Progress,
+    StepCompleted,
+    StepSkipped,
+)
 from llm_training.jobs.generate import generate
 from llm_training.jobs.train import train
 from llm_training.model.loss import TokenLoss
@@ -153,7 +163,8 @@ def test_one_bad_loss_is_skipped_logged_as_nan_and_leaves_the_weights(tmp_path: 
     skipped = [event for event in seen if isinstance(event, StepSkipped)]
     assert [(event.step, event.consecutive) for event in skipped] == [(8, 1)]
     assert skipped[0].remedies
-    record = next(record for record in read_jsonl(tmp_path / "run" / "metrics.jsonl") if record.get("step") == 8 and record["kind"] == "step")
+    records = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    record = next(record for record in records if record.get("step") == 8 and record["kind"] == "step")
     assert record["loss"] is None
     assert record["skipped"] is True
 
@@ -310,7 +321,9 @@ def test_no_pickle_is_read_in_a_whole_run(tmp_path: Path, source: Path) -> None:
         found: list[object] = []
         sys.addaudithook(lambda name, args: found.append(args) if name == "pickle.find_class" else None)
         config = tiny_config(tmp_path, source, **{"evaluation.num_samples": 1, "evaluation.sample_tokens": 4})
-        bus, _ = watching(lambda event: signal.raise_signal(signal.SIGTERM) if isinstance(event, StepCompleted) and event.step == 5 else None)
+        bus, _ = watching(
+            lambda event: signal.raise_signal(signal.SIGTERM) if isinstance(event, StepCompleted) and event.step == 5 else None
+        )
         try:
             train(config, bus=bus)
         except StoppedEarly:

@@ -16,7 +16,8 @@ from llm_training.config.load import load_config
 from llm_training.config.root import Config
 from llm_training.training.step import MicroBatch, StepOutcome, Stepper
 
-WORDS = "the a model learns from text and data while tokens flow through layers of small numbers that add up".split()
+TEXT = "the a model learns from text and data while tokens flow through layers of small numbers that add up"
+WORDS = TEXT.split()
 
 
 def write_corpus(folder: Path, *, documents: int = 60, seed: int = 7) -> Path:

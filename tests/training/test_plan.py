@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,7 +92,7 @@ def test_progress_is_continuous_and_rising_through_any_joins(parts: list[tuple[i
         plan = plan.joined(Join(step=step, total_steps=step + more, sequences=1, reason="growth"))
         assert plan.progress(step) == pytest.approx(before, rel=1e-12)
     seen = [plan.progress(step) for step in range(plan.total_steps + 1)]
-    assert all(later >= earlier for earlier, later in zip(seen, seen[1:], strict=False))
+    assert all(later >= earlier for earlier, later in itertools.pairwise(seen))
     assert seen[-1] == pytest.approx(1.0)
 
 

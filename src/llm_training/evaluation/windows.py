@@ -25,10 +25,12 @@ class Documents:
 
     @property
     def lengths(self) -> np.ndarray:
+        """Tokens of each document, int64 [documents]."""
         return np.diff(self.offsets)
 
     @property
     def num_tokens(self) -> int:
+        """Tokens of all documents together."""
         return int(self.offsets[-1] - self.offsets[0])
 
 
@@ -45,6 +47,7 @@ class Windows:
         return len(self.document)
 
     def take(self, chosen: np.ndarray) -> Windows:
+        """The windows at these indices, in this order."""
         return Windows(self.document[chosen], self.start[chosen], self.num_inputs[chosen], self.num_scored[chosen])
 
 

@@ -338,7 +338,8 @@ def describe_store(store: ChunkStore, view: PackedView) -> Sequence[str]:
     """Sizes and shares of a cache, for people."""
     totals, stats = store.totals()[TRAIN], view.stats
     return (
-        f"{store.settings.dataset}: {totals['num_chunks']:,} chunks, {totals['num_documents']:,} documents, {totals['num_tokens']:,} tokens",
+        f"{store.settings.dataset}: {totals['num_chunks']:,} chunks, {totals['num_documents']:,} documents, "
+        f"{totals['num_tokens']:,} tokens",
         f"on disk {totals['num_bytes']:,} bytes, {totals['num_bytes'] / max(1, totals['num_tokens']):.2f} bytes per token "
         f"({store.settings.compression})",
         f"rows of {view.settings.sequence_length}: {stats.num_rows:,} ({view.settings.strategy}), "

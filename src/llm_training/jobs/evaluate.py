@@ -100,8 +100,15 @@ def _documents(loaded: LoadedModel, test_data: Sequence[str], text_field: str) -
 
 
 def _score(
-    loaded: LoadedModel, documents: Documents, window: int, stride: int, batch_size: int, max_tokens: int | None, with_f1: bool, bus: EventBus | None
-) -> HeldOutFigures:  # fmt: skip
+    loaded: LoadedModel,
+    documents: Documents,
+    window: int,
+    stride: int,
+    batch_size: int,
+    max_tokens: int | None,
+    with_f1: bool,
+    bus: EventBus | None,
+) -> HeldOutFigures:
     def report(done: int, total: int) -> None:
         if bus is not None:
             bus.publish(Progress(task="Evaluating", done=done, total=total, unit="windows"))

@@ -342,10 +342,12 @@ def describe_plan(
     if compiled is not None:
         rows.append(("Compile", f"{'on' if compiled.is_on else 'off'} ({compiled.reason})"))
     rows += [
-        ("Steps", f"{plan.total_steps:,} of {plan.tokens_per_step:,} tokens ({plan.effective_batch} sequences), warm-up {plan.warmup_steps:,}"),
+        ("Steps", f"{plan.total_steps:,} of {plan.tokens_per_step:,} tokens ({plan.effective_batch} sequences), "
+                  f"warm-up {plan.warmup_steps:,}"),
         ("Tokens", f"{seen:,} in all" + (f", {seen / data.num_tokens:.2f} epochs" if data is not None and data.num_tokens else "")),
         ("Memory", f"about {memory / 1e9:.2f} GB"),
-        ("Time", f"about {_duration(estimate.seconds)} (guessed at {estimate.tokens_per_second:,.0f} tok/s; the first steps show the true speed)"),
+        ("Time", f"about {_duration(estimate.seconds)} (guessed at {estimate.tokens_per_second:,.0f} tok/s; "
+                 "the first steps show the true speed)"),
     ]  # fmt: skip
     return tuple(f"{name}: {text}" for name, text in rows)
 

@@ -77,7 +77,16 @@ class RunContext:
 class OpenedSession:
     """A session with what the job needs around the loop: saving, closing, the lines of the plan."""
 
-    def __init__(self, context: RunContext, session: Session, model: Transformer, saver: Saver, plan_lines: tuple[str, ...], loader: BatchLoader, log: JsonlAppender | None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        context: RunContext,
+        session: Session,
+        model: Transformer,
+        saver: Saver,
+        plan_lines: tuple[str, ...],
+        loader: BatchLoader,
+        log: JsonlAppender | None,
+    ) -> None:
         self.context = context
         self.session = session
         self.model = model
@@ -498,7 +507,8 @@ def _take_in_growth(context: RunContext, session: Session, feed: Feed) -> None:
     if state.plan.is_decaying(state.step):
         context.bus.publish(
             Notice(
-                message=f"the cache has grown by {growth.new_sequences - growth.old_sequences:,} sequences; the rate is already falling, so they wait for the next run"
+                message=f"the cache has grown by {growth.new_sequences - growth.old_sequences:,} sequences; "
+                "the rate is already falling, so they wait for the next run"
             )
         )
         return

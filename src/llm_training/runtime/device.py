@@ -28,6 +28,7 @@ class Device:
 
     @property
     def torch(self) -> torch.device:
+        """The same device as torch names it; only CUDA has an index."""
         return torch.device(self.kind, self.index) if self.kind == "cuda" else torch.device(self.kind)
 
 
@@ -40,6 +41,7 @@ class Precision:
 
     @property
     def dtype(self) -> torch.dtype:
+        """The type of the products under autocast."""
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
 
     def autocast(self, device: Device) -> AbstractContextManager[object]:

@@ -36,6 +36,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
+        """True on rank 0, the only one that prints and writes artefacts."""
         return self.rank == 0
 
     def sum(self, *values: float) -> list[float]:

@@ -8,6 +8,7 @@ the machine times the time; with a given number of tokens it is what the data as
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -88,7 +89,7 @@ def width_for_compute(flop: float) -> int:
     anchors = COMPUTE_ANCHORS
     if flop <= anchors[0][0]:
         return anchors[0][1]
-    for (low_flop, low), (high_flop, high) in zip(anchors, anchors[1:], strict=False):
+    for (low_flop, low), (high_flop, high) in itertools.pairwise(anchors):
         if flop <= high_flop:
             share = math.log(flop / low_flop) / math.log(high_flop / low_flop)
             return round(low * (high / low) ** share)

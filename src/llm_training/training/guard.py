@@ -33,15 +33,18 @@ class LossScale:
 
     @classmethod
     def for_precision(cls, name: str) -> LossScale:
+        """A dynamic scale for fp16, the inert one for every other precision."""
         return cls(value=65_536.0, is_dynamic=True) if name == "fp16" else cls()
 
     def succeeded(self) -> None:
+        """One step without overflow."""
         if self.is_dynamic:
             self.good_steps += 1
             if self.good_steps >= self.growth_interval:
                 self.value, self.good_steps = min(self.value * 2.0, 2.0**24), 0
 
     def overflowed(self) -> None:
+        """One step whose gradients were not finite at this scale."""
         if self.is_dynamic:
             self.value, self.good_steps = max(self.value / 2.0, 1.0), 0
 

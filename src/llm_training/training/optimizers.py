@@ -96,6 +96,7 @@ class Muon:
                 parameter.add_(update, alpha=-learning_rate * scale)
 
     def tensors(self) -> dict[str, Tensor]:
+        """The momentum buffers by the names they have in a checkpoint; the live tensors, not copies."""
         return {f"muon.momentum.{name}": buffer for name, buffer in self.buffers.items()}
 
 
@@ -157,6 +158,7 @@ class OptimizerSet:
         self.adamw.step()
 
     def zero_grad(self) -> None:
+        """Drop the gradients of every parameter."""
         self.adamw.zero_grad(set_to_none=True)
         if self.muon is not None:
             for parameter in self.muon.parameters.values():

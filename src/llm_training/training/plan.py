@@ -58,8 +58,9 @@ class Join:
 class TrainingPlan:
     """Everything that decides what a step does, besides the weights. Recorded in each checkpoint.
 
-    ``total_steps`` and ``sequences`` are those now, ``first_total_steps`` and ``first_sequences`` those before any join; ``decay_start`` is the progress (0 to 1)
-    at which the wsd schedule begins to decay; ``horizon_steps`` is where the schedule ends when that is not the total.
+    ``total_steps`` and ``sequences`` are those now, ``first_total_steps`` and ``first_sequences`` those before any join;
+    ``decay_start`` is the progress (0 to 1) at which the wsd schedule begins to decay; ``horizon_steps`` is where the
+    schedule ends when that is not the total.
     """
 
     total_steps: int
@@ -80,6 +81,7 @@ class TrainingPlan:
 
     @property
     def tokens_per_step(self) -> int:
+        """Tokens of one optimizer step over all ranks and micro-batches."""
         return self.effective_batch * self.sequence_length
 
     @property
@@ -115,10 +117,12 @@ class TrainingPlan:
         return self.progress(step) >= self.decay_start
 
     def as_json(self) -> dict[str, object]:
+        """The plan as it is recorded in a checkpoint."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, recorded: dict[str, object]) -> TrainingPlan:
+        """The plan that :meth:`as_json` recorded."""
         values = dict(recorded)
         joins = values.pop("joins", ())
         assert isinstance(joins, Sequence)

@@ -23,6 +23,7 @@ class Clock:
         self.started_at = self.now()
 
     def elapsed_seconds(self) -> float:
+        """Seconds of training so far, those of earlier sessions included."""
         return self.used_before + max(0.0, self.now() - self.started_at)
 
 
@@ -37,15 +38,19 @@ class Stopping:
     longest_step_seconds: float = 0.0
 
     def saw_step(self, seconds: float) -> None:
+        """Remember the longest recent step; an old one fades by 1 % a step."""
         self.longest_step_seconds = max(self.longest_step_seconds * 0.99, seconds)
 
     def saw_save(self, seconds: float) -> None:
+        """Reserve one and a half times the longest save seen."""
         self.save_reserve_seconds = max(self.save_reserve_seconds, 1.5 * seconds)
 
     def remaining_seconds(self) -> float:
+        """Seconds until the hard limit; negative past it."""
         return self.limit_seconds - self.clock.elapsed_seconds()
 
     def is_out_of_time(self) -> bool:
+        """True when one more step and a save may no longer fit before the limit."""
         return self.remaining_seconds() <= self.save_reserve_seconds + self.longest_step_seconds
 
     def reason(self, step: int, total_steps: int) -> str | None:
