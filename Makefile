@@ -57,7 +57,7 @@ bench-peers: $(VENV)/.installed-test  ## the same work by other programs: make b
 	@$(BIN)/python -m benchmarks.time_to_loss --peers $(PEERS)
 
 docs: $(VENV)/.installed-test  ## write the generated pages: configuration table, command help
-	@$(BIN)/python scripts/generate_docs.py
+	@$(BIN)/python scripts/make_texts.py
 
 clean:  ## remove build products, not runs or caches
 	@rm -rf build dist src/*.egg-info .pytest_cache .ruff_cache
