@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from llm_training.errors import DataError
 from llm_training.evaluation.windows import IGNORED, Documents, Windows, batches, plan_windows, spread
+from llm_training.runtime.compiler import eagerly
 from llm_training.runtime.device import Device, Precision
 from llm_training.runtime.world import World
 
@@ -157,7 +158,7 @@ def _run(
             if should_stop is not None and should_stop():
                 break
             targets = torch.from_numpy(labels)
-            with precision.autocast(device):
+            with eagerly(), precision.autocast(device):
                 logits = model(torch.from_numpy(inputs).to(device.torch))
             if with_f1 and tally.counts is None:
                 tally = _Tally(logits.size(-1), with_f1=True)

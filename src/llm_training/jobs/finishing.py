@@ -15,6 +15,7 @@ from llm_training.generation.sampling import SamplingSettings
 from llm_training.jobs.session import RunContext
 from llm_training.model.transformer import Transformer
 from llm_training.monitoring.plots import plot_loss_curve
+from llm_training.runtime.compiler import eagerly
 from llm_training.runtime.seeding import derive_seed
 from llm_training.storage.durable import write_bytes, write_json
 
@@ -81,13 +82,14 @@ def write_samples(context: RunContext, model: Transformer, step: int) -> None:
         temperature=settings.temperature, top_p=settings.top_p, seed=derive_seed(context.config.training.seed, "sample")
     )
     model.eval()
-    results = generate(
-        model,
-        [prompt] * settings.num_samples,
-        max_new_tokens=settings.sample_tokens,
-        sampling=sampling,
-        stop=StopRules(token_ids=frozenset({data.tokenizer.separator_id})),
-    )
+    with eagerly():
+        results = generate(
+            model,
+            [prompt] * settings.num_samples,
+            max_new_tokens=settings.sample_tokens,
+            sampling=sampling,
+            stop=StopRules(token_ids=frozenset({data.tokenizer.separator_id})),
+        )
     for index, result in enumerate(results, 1):
         text = settings.prompt + data.tokenizer.decode(result.token_ids)
         write_bytes(context.layout.samples / f"sample-{index}.txt", text.encode())

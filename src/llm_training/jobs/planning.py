@@ -124,21 +124,36 @@ def build_spec(config: Config, choice: dial.Choice, vocab_size: int) -> ModelSpe
     )
 
 
-def choose_batching(config: Config, choice: dial.Choice, *, sequence_length: int, world_size: int, device: Device) -> Batching:
+def choose_batching(
+    config: Config, choice: dial.Choice, *, sequence_length: int, world_size: int, device: Device, begun_on: int | None = None
+) -> Batching:
     """Effective and micro-batch.
 
     ``global_batch_tokens`` is canonical; batch x accumulation x ranks is accepted in its place, and a batch alone means one
     micro-batch a step.
+
+    Args:
+        begun_on: the number of ranks that the run began on, when not the present one: its steps stay as large as they were.
+
+    Raises:
+        ConfigError: more ranks than sequences in a step.
     """
     training = config.training
-    accumulation = training.gradient_accumulation_steps
+    accumulation, ranks = training.gradient_accumulation_steps, begun_on or world_size
     if training.global_batch_tokens is None and (accumulation is not None or training.batch_size is not None):
         micro = training.batch_size or _default_micro(choice.global_batch_tokens // sequence_length, sequence_length, device)
-        return Batching(micro * (accumulation or 1) * world_size, micro)
-    tokens = training.global_batch_tokens or choice.global_batch_tokens
-    share = max(1, round(tokens / sequence_length / world_size))
-    micro = training.batch_size or _default_micro(share, sequence_length, device)
-    return Batching(share * world_size, min(micro, share))
+        effective = micro * (accumulation or 1) * ranks
+    else:
+        tokens = training.global_batch_tokens or max(choice.global_batch_tokens, ranks * sequence_length)
+        effective = max(1, round(tokens / sequence_length))
+        micro = training.batch_size or _default_micro(max(1, effective // world_size), sequence_length, device)
+    if effective < world_size:
+        raise ConfigError(
+            f"a step of {effective} sequences cannot be shared by {world_size} ranks",
+            where="training.global_batch_tokens",
+            remedy="raise the batch or start fewer ranks",
+        )
+    return Batching(effective, min(micro, -(-effective // world_size)))
 
 
 def _default_micro(share: int, sequence_length: int, device: Device) -> int:

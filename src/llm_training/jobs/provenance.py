@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from llm_training.cache import order as ordering
 from llm_training.cache.catalog import Identity, store_directory
 from llm_training.cache.reader import PackedDataset
 from llm_training.cache.store import ChunkStore
@@ -15,20 +14,8 @@ from llm_training.checkpoint.resume import find_checkpoint
 from llm_training.config.load import load_config
 from llm_training.errors import ConfigError, DataError
 from llm_training.jobs.checkpointing import read_progress
+from llm_training.jobs.feed import order_of_plan
 from llm_training.jobs.logs import locate_run
-from llm_training.training.plan import TrainingPlan
-
-
-def order_of_plan(plan: TrainingPlan, seed: int) -> ordering.Order:
-    """The order in which a run takes rows, with the joins that it has recorded."""
-    joins = [ordering.Join(join.step * plan.effective_batch, join.sequences) for join in plan.joins if join.reason == "growth"]
-    return ordering.Order(
-        seed=seed,
-        num_rows=plan.first_sequences,
-        shape=ordering.shuffle_shape(plan.sequence_length),
-        joins=joins,
-        fraction=plan.epoch_fraction,
-    )
 
 
 def documents_of_step(run: str, step: int) -> list[tuple[int, str, str, int, int]]:

@@ -53,6 +53,17 @@ def fingerprint(config: Config) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def shared_by_ranks(config: Config) -> dict[str, object]:
+    """What the ranks of one run must agree on, by dotted name: everything but their devices and what is shown."""
+    content = config.model_dump(mode="json")
+    return {
+        f"{section}.{name}": value
+        for section, values in content.items()
+        if section not in ("resources", "monitoring")
+        for name, value in values.items()
+    }
+
+
 def changed_fields(layout: RunLayout, config: Config) -> dict[str, tuple[object, object]]:
     """Identity fields whose value is not that of the run's config.yaml: dotted name to (old, new)."""
     recorded = load_config([str(layout.config)]).config.model_dump(mode="json")

@@ -8,35 +8,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-from llm_training.cache import order as ordering
 from llm_training.cache.loader import BatchLoader
 from llm_training.cache.pins import Pin, find_growth, pin_all
-from llm_training.cache.reader import PackedDataset
 from llm_training.checkpoint.layout import CheckpointRef
 from llm_training.checkpoint.load import load_config
 from llm_training.checkpoint.retention import RetentionPolicy
-from llm_training.checkpoint.store import CheckpointStore, SaveReport
-from llm_training.config.root import Config
+from llm_training.checkpoint.store import CheckpointStore
 from llm_training.errors import LlmTrainingError
 from llm_training.evaluation.held_out import evaluate_documents
-from llm_training.events import CacheGrown, CheckpointRemoved, CheckpointSaved, EvaluationCompleted, EventBus, Notice
+from llm_training.events import CacheGrown, EvaluationCompleted, Notice
 from llm_training.jobs import checkpointing, planning
-from llm_training.jobs.datasets import PreparedData
+from llm_training.jobs.context import RunContext
+from llm_training.jobs.feed import Feed
 from llm_training.jobs.run_directory import changed_fields
+from llm_training.jobs.saver import Saver
 from llm_training.model.hf_config import from_hf_config
 from llm_training.model.init import initialise
 from llm_training.model.transformer import Transformer
 from llm_training.monitoring.throughput import Throughput, mfu_fraction
 from llm_training.runtime.device import Device, Precision
-from llm_training.runtime.signals import StopFlag
-from llm_training.runtime.world import World
 from llm_training.storage.append import JsonlAppender, read_jsonl
 from llm_training.storage.runs import RunLayout
 from llm_training.training.build import build_optimizer, build_stepper
@@ -46,9 +43,8 @@ from llm_training.training.dial import Choice
 from llm_training.training.guard import Guard, LossScale
 from llm_training.training.loop import Session
 from llm_training.training.pacing import Pacer
-from llm_training.training.plan import Join, TrainingPlan, micro_batches_for, steps_after_join
+from llm_training.training.plan import Join, TrainingPlan
 from llm_training.training.state import TrainState
-from llm_training.training.step import MicroBatch
 from llm_training.training.stopping import SECONDS_PER_HOUR, Clock, Stopping
 
 # Part of a time budget that training always gets, however long the data took to prepare.
@@ -57,21 +53,6 @@ SMALLEST_BUDGET_SHARE = 0.8
 SIDE_SHARE = 0.03
 LENGTH_FIELDS = {"training.max_steps", "training.max_tokens", "training.num_epochs"}
 COMPILER_CACHE = Path("~/.cache/llm-training/compiler").expanduser()
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """What a run stands on, decided before its session opens."""
-
-    device: Device
-    precision: Precision
-    world: World
-    config: Config
-    data: PreparedData
-    choice: Choice
-    layout: RunLayout
-    bus: EventBus
-    stop: StopFlag
 
 
 class OpenedSession:
@@ -103,7 +84,7 @@ class OpenedSession:
     def abandon(self) -> None:
         """After a failure: let a save in flight finish, without hiding the failure behind another."""
         try:
-            self._saver.wait()
+            self._saver.finish()
         except LlmTrainingError as error:
             self.context.bus.publish(Notice(message=str(error), level="warning"))
 
@@ -112,145 +93,6 @@ class OpenedSession:
         self._loader.close()
         if self._log is not None:
             self._log.close()
-
-
-class Saver:
-    """Checkpoints of one session: snapshot now, write behind, report when committed. Only rank 0 writes."""
-
-    def __init__(
-        self, context: RunContext, model: Transformer, optimizer: Any, facts: checkpointing.RunFacts, store: CheckpointStore
-    ) -> None:
-        self._context = context
-        self._model = model
-        self._optimizer = optimizer
-        self._facts = facts
-        self._store = store
-        self.state: TrainState | None = None
-        self.pin: Pin | None = None
-        self.loss_scale: LossScale | None = None
-        self.validation: tuple[int, float] | None = None
-        self._last_path = ""
-
-    def save(self, labels: Sequence[str]) -> float:
-        """Start a save; returns the seconds that training waited for it."""
-        began = time.perf_counter()
-        state = self.state
-        assert state is not None
-        assert self.pin is not None
-        assert self.loss_scale is not None
-        if not self._context.world.is_main:
-            return 0.0
-        state.loss_scale = asdict(self.loss_scale)
-        measured = self.validation is not None and self.validation[0] == state.step
-        snapshot = checkpointing.take_snapshot(
-            self._model,
-            self._optimizer,
-            state,
-            facts=self._facts,
-            pin=self.pin,
-            tokenizer=self._context.data.tokenizer,
-            validation_loss=self.validation[1] if measured and self.validation else None,
-            labels=labels,
-        )
-        self._store.save_async(snapshot)
-        self._publish(self._store.collect())
-        return time.perf_counter() - began
-
-    def wait(self) -> str:
-        """Wait for the save in flight; path of the newest committed checkpoint."""
-        if self._context.world.is_main:
-            self._publish(self._store.wait())
-        self._context.world.barrier()
-        return self._last_path
-
-    def _publish(self, reports: Sequence[SaveReport]) -> None:
-        for report in reports:
-            self._last_path = str(report.path)
-            self._context.bus.publish(
-                CheckpointSaved(
-                    step=report.step,
-                    path=str(report.path),
-                    num_bytes=report.num_bytes,
-                    stall_seconds=report.stall_seconds,
-                    write_seconds=report.write_seconds,
-                    labels=(*report.labels, *(("best",) if report.is_best else ())),
-                )
-            )
-            for path, reason in report.removed:
-                self._context.bus.publish(CheckpointRemoved(path=str(path), reason=reason))
-
-
-class Feed:
-    """Micro-batches by step from the packed cache, and the growth of it."""
-
-    def __init__(self, context: RunContext, plan: TrainingPlan, pin: Pin, micro_batch: int) -> None:
-        self._context = context
-        self.pin = pin
-        self.micro_batch = micro_batch
-        self.plan = plan
-        self._order = self._make_order()
-        self.loader = BatchLoader(
-            self._dataset(),
-            self._order,
-            global_batch=plan.effective_batch,
-            rank=context.world.rank,
-            world_size=context.world.size,
-        )
-
-    def _dataset(self) -> PackedDataset:
-        return PackedDataset(self._context.data.store, self._context.data.view, self.pin)
-
-    def _make_order(self) -> ordering.Order:
-        plan = self.plan
-        joins = [ordering.Join(join.step * plan.effective_batch, join.sequences) for join in plan.joins if join.reason == "growth"]
-        return ordering.Order(
-            seed=self._context.config.training.seed,
-            num_rows=plan.first_sequences,
-            shape=ordering.shuffle_shape(plan.sequence_length),
-            joins=joins,
-            fraction=plan.epoch_fraction,
-        )
-
-    def fetch(self, step: int) -> list[MicroBatch]:
-        """This rank's micro-batches of the update after ``step`` completed steps."""
-        batch = self.loader.fetch(step)
-        bounds = micro_batches_for(self.plan.effective_batch, self.micro_batch, self._context.world.size)
-        return [MicroBatch(torch.from_numpy(batch.input_ids[a:b]), torch.from_numpy(batch.labels[a:b])) for a, b in bounds]
-
-    def epoch_at(self, step: int) -> float:
-        """Epochs completed after ``step`` steps."""
-        position = self._order.position(step * self.plan.effective_batch)
-        return position.epoch + position.offset / position.num_samples
-
-    def total_after(self, step: int, num_rows: int) -> int:
-        """Total steps once the cache counts ``num_rows`` rows from ``step`` on; unchanged when epochs do not decide it."""
-        if self._context.config.training.num_epochs is None:
-            return self.plan.total_steps
-        return self.total_wanted(step, num_rows)
-
-    def total_wanted(self, step: int, num_rows: int | None = None) -> int:
-        """Total steps by the lengths of the configuration, with ``num_rows`` rows (default: those of the plan) from ``step`` on."""
-        training, plan = self._context.config.training, self.plan
-        totals = [training.max_steps] if training.max_steps is not None else []
-        if training.max_tokens is not None:
-            totals.append(training.max_tokens // plan.tokens_per_step)
-        if training.num_epochs is not None:
-            sample = step * plan.effective_batch
-            position = self._order.position(sample)
-            left = max(0.0, training.num_epochs - position.epoch)
-            rows = plan.sequences if num_rows is None else num_rows
-            totals.append(steps_after_join(sample - position.offset, left, rows, plan.epoch_fraction, plan.effective_batch))
-        return max(step, min(totals)) if totals else plan.total_steps
-
-    def grow(self, plan: TrainingPlan, pin: Pin) -> None:
-        """Take in the rows of ``pin``; ``plan`` holds the join."""
-        self.plan, self.pin = plan, pin
-        self._order = self._make_order()
-        self.loader.replace(self._dataset(), self._order)
-
-    def follow(self, plan: TrainingPlan) -> None:
-        """Use the plan after a change of the total that leaves the rows alone."""
-        self.plan = plan
 
 
 def open_session(context: RunContext, *, peak_flops: float, waited_seconds: float) -> OpenedSession:
@@ -267,13 +109,21 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
     store = CheckpointStore(context.layout.checkpoints, retention=RetentionPolicy(save_total_limit=config.training.save_total_limit))
     ref = _find_checkpoint(context, store)
     log = JsonlAppender(context.layout.decisions, fsync=True) if world.is_main else None
-    decisions = Decisions(read_jsonl(context.layout.decisions), log.append if log else lambda _: None)
+    # Rank 0 reads and writes the record; what the others find in the file would depend on when they look.
+    recorded = world.broadcast(list(read_jsonl(context.layout.decisions)) if world.is_main else None)
+    assert isinstance(recorded, list)
+    decisions = Decisions(recorded, log.append if log else lambda _: None)
     restored = checkpointing.read_progress(ref) if ref else None
     start = _decide_start(context, decisions, peak_flops=peak_flops, waited_seconds=waited_seconds)
     device, precision = context.device, Precision(start["precision"], context.precision.reason)
     spec = planning.build_spec(config, context.choice, context.data.tokenizer.vocab_size)
     batching = planning.choose_batching(
-        config, context.choice, sequence_length=context.data.sequence_length, world_size=world.size, device=device
+        config,
+        context.choice,
+        sequence_length=context.data.sequence_length,
+        world_size=world.size,
+        device=device,
+        begun_on=int(start["world_size"]),
     )
     settings = planning.optimizer_settings(config.training, precision, spec.hidden_size)
     facts = checkpointing.make_facts(
@@ -291,8 +141,8 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
     if ref is not None and restored is not None:
         for line in checkpointing.require_same(restored.recorded_facts, facts, where=str(ref.path)):
             context.bus.publish(Notice(message=line, level="warning"))
-        recorded = from_hf_config(load_config(ref), attention=config.model.attention)
-        checkpointing.require_same_shape(ref, recorded, spec)
+        shape = from_hf_config(load_config(ref), attention=config.model.attention)
+        checkpointing.require_same_shape(ref, shape, spec)
     model = Transformer(spec)
     model.gradient_checkpointing = config.model.gradient_checkpointing
     if ref is None:
@@ -348,6 +198,7 @@ def _find_checkpoint(context: RunContext, store: CheckpointStore) -> CheckpointR
     if resume == "never":
         return None
     ref = store.find(resume) if context.world.is_main else None
+    context.world.wait_patiently()  # all of a large checkpoint is read to verify it
     path = context.world.broadcast(str(ref.path) if ref else None)
     if ref is None and path is not None:
         ref = store.find(str(path), quarantine=False)
@@ -382,6 +233,7 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
             "pin": pin.to_json(),
             "effective_batch": estimate.plan.effective_batch,
             "micro_batch": estimate.micro_batch,
+            "world_size": context.world.size,
             "precision": context.precision.name,
             "compile": compiled.is_on,
             "deadline_seconds": None if budget is None else max(budget - waited_seconds, SMALLEST_BUDGET_SHARE * budget),

@@ -17,7 +17,7 @@ import psutil
 from llm_training.config.load import Loaded
 from llm_training.config.root import Config
 from llm_training.config.show import describe
-from llm_training.errors import ConfigError, LlmTrainingError, StoppedEarly
+from llm_training.errors import ConfigError, StoppedEarly
 from llm_training.events import EventBus, Notice, PlanReady, RunFinished
 from llm_training.jobs import finishing, planning, run_directory
 from llm_training.jobs.datasets import PreparedData, pack_data, scan_data
@@ -94,7 +94,9 @@ def train(
     )
     with stop_on_signals() as stop, group as world:
         _check_world(config, world)
-        peak = measure_matmul_flops(device, precision)
+        # What is planned from the speed must be the same on every rank, and no two measurements are.
+        peak = world.broadcast(measure_matmul_flops(device, precision))
+        assert isinstance(peak, float)
         machine = Machine(device, precision, world, peak, began)
         return _train_on(machine, config, bus, stop, dry_run=dry_run, origins=origins or {})
 
@@ -106,11 +108,11 @@ def _check_world(config: Config, world: World) -> None:
             f"resources.world_size={wanted} but {world.size} rank{'s' if world.size > 1 else ''} were started",
             remedy=f"start with torchrun --nproc_per_node={wanted}",
         )
-    world.require_equal("the configuration", run_directory.fingerprint(config))
+    world.require_equal("the configuration", run_directory.shared_by_ranks(config))
 
 
 def _train_on(machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *, dry_run: bool, origins: Mapping[str, Any]) -> RunResult:
-    place = run_directory.given_place(config)
+    place = _agreed(machine.world, run_directory.given_place(config) if machine.world.is_main else None)
     scanned = scan_data(config, bus, machine.world, resumed=None if place is None or place.is_new else place.layout)
     choice = recorded_choice(place.layout if place else None) or planning.choose_shape(
         config,
@@ -126,7 +128,9 @@ def _train_on(machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *
     if place is None:
         spec = planning.build_spec(config, choice, data.tokenizer.vocab_size)
         size = human_count(planning.count_parameters(spec))
-        place = _agree_on_place(machine.world, config, size=size, dataset=scanned.name, sequence_length=data.sequence_length)
+        made = run_directory.new_place(config, size=size, dataset=scanned.name, sequence_length=length) if machine.world.is_main else None
+        place = _agreed(machine.world, made)
+    assert place is not None
     if place.remark:
         bus.publish(Notice(message=place.remark))
     text = describe(Loaded(config, dict(origins)))
@@ -135,11 +139,13 @@ def _train_on(machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *
         return _run(context, machine, name=config.training.run_name or place.name)
 
 
-def _agree_on_place(world: World, config: Config, *, size: str, dataset: str, sequence_length: int) -> run_directory.RunPlace:
-    """Rank 0 makes the directory; the others learn its name."""
-    made = run_directory.new_place(config, size=size, dataset=dataset, sequence_length=sequence_length) if world.is_main else None
-    path = world.broadcast(str(made.layout.path) if made else None)
-    return made or run_directory.RunPlace(RunLayout(Path(str(path))), is_new=True)
+def _agreed(world: World, place: run_directory.RunPlace | None) -> run_directory.RunPlace | None:
+    """The place that rank 0 found or made, on every rank."""
+    found = world.broadcast([str(place.layout.path), place.is_new] if place else None)
+    if world.is_main or not isinstance(found, list):
+        return place
+    path, is_new = found
+    return run_directory.RunPlace(RunLayout(Path(path)), is_new)
 
 
 def _run(context: RunContext, machine: Machine, *, name: str) -> RunResult:
@@ -167,7 +173,7 @@ def _run(context: RunContext, machine: Machine, *, name: str) -> RunResult:
     try:
         reason = loop.run(opened.session)
         return _finish(context, opened, reason)
-    except LlmTrainingError:
+    except Exception:
         opened.abandon()
         raise
     finally:

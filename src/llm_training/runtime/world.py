@@ -10,7 +10,7 @@ import contextlib
 import datetime
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -56,13 +56,12 @@ class World:
         if self.size == 1:
             return value
         device = _collective_device()
-        payload = torch.tensor(list(json.dumps(value).encode()) if self.is_main else [], dtype=torch.uint8, device=device)
-        length = torch.tensor([payload.numel()], dtype=torch.int64, device=device)
+        content = json.dumps(value).encode() if self.is_main else b""
+        length = torch.tensor([len(content)], dtype=torch.int64, device=device)
         dist.broadcast(length, src=0)
-        if not self.is_main:
-            payload = torch.empty(int(length.item()), dtype=torch.uint8, device=device)
+        payload = torch.frombuffer(bytearray(content.ljust(int(length.item()), b"\0")), dtype=torch.uint8).to(device)
         dist.broadcast(payload, src=0)
-        return json.loads(bytes(payload.cpu().tolist()))
+        return json.loads(payload.cpu().numpy().tobytes())
 
     def barrier(self) -> None:
         """Wait for every rank."""
@@ -74,16 +73,25 @@ class World:
         if self.patient_group is not None:
             dist.barrier(group=self.patient_group)  # type: ignore[arg-type]
 
-    def require_equal(self, what: str, value: str) -> None:
-        """Refuse to go on when ranks disagree about a value (configuration, data fingerprint, checkpoint).
+    def require_equal(self, what: str, values: Mapping[str, object]) -> None:
+        """Refuse to go on, on every rank, when ranks disagree about JSON-able values by name.
 
         Raises:
-            ConfigError: naming what differs.
+            ConfigError: naming what differs, on the ranks that differ from rank 0.
         """
-        if self.any(self.broadcast(value) != value):
-            raise ConfigError(
-                f"ranks disagree about {what}", where=f"rank {self.rank}", remedy="start all ranks with the same command and data"
-            )
+        if self.size == 1:
+            return
+        theirs, mine = self.broadcast(values), json.loads(json.dumps(values))
+        if not self.any(theirs != mine):
+            return
+        assert isinstance(theirs, dict)
+        names = [name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)]
+        found = ", ".join(f"{name}: {theirs.get(name)} on rank 0, {mine.get(name)} here" for name in sorted(names))
+        raise ConfigError(
+            f"ranks disagree about {what}" + (f" ({found})" if found else ""),
+            where=f"rank {self.rank}",
+            remedy="start all ranks with the same command",
+        )
 
 
 def _collective_device() -> torch.device:

@@ -5,6 +5,7 @@ It takes values and callables, knows no file and prints nothing; jobs/train.py d
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,11 @@ from llm_training.training.optimizers import OptimizerSet, OptimizerSettings
 from llm_training.training.plan import TrainingPlan
 from llm_training.training.schedules import rate
 from llm_training.training.step import MicroBatch, Stepper
+
+# Buffers are tables that every rank computes alike. Torch 2.13 gave the argument another name and warns about the old one.
+_SYNC_BUFFERS = next(
+    name for name in ("forward_sync_buffers", "broadcast_buffers") if name in inspect.signature(DistributedDataParallel).parameters
+)
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,11 @@ def build_stepper(
         example: a first micro-batch, for the comparison of compiled and eager.
         note: takes a line for the reader.
     """
-    loss_module: nn.Module = TokenLoss(model)
+    token_loss = TokenLoss(model)
+    loss_module: nn.Module = token_loss
     if compiles:
         loss_module, problem = compile_checked(
-            loss_module, lambda module: _forward_backward(module, example()[0], device, precision), cache_dir=compile_cache
+            token_loss, lambda module: _forward_backward(module, example()[0], device, precision), device, cache_dir=compile_cache
         )
         optimizer.zero_grad()
         if problem:
@@ -84,7 +91,7 @@ def build_stepper(
             loss_module,
             device_ids=[device.index] if device.kind == "cuda" else None,
             gradient_as_bucket_view=True,
-            broadcast_buffers=False,
+            **{_SYNC_BUFFERS: False},
         )
     return Stepper(
         loss_module,

@@ -70,7 +70,7 @@ COMPUTE_ANCHORS: tuple[tuple[float, int], ...] = (
     (1e22, 4096),
 )
 
-USABLE_SHARE = 0.25  # of the measured matmul peak that small models reach in training
+USABLE_SHARE = 0.3  # of the measured matmul peak that small models reach in training
 
 
 def block_parameters(hidden_size: int, heads: int, key_value_heads: int, intermediate_size: int) -> int:

@@ -134,12 +134,11 @@ def is_due(step: int, every: int, total: int) -> bool:
     return step > 0 and (step % every == 0 or step == total)
 
 
-def micro_batches_for(effective_batch: int, micro_batch: int, world_size: int) -> list[tuple[int, int]]:
-    """Bounds of the micro-batches of one rank's share, as offsets into that share.
+def micro_batches_for(share: int, micro_batch: int) -> list[tuple[int, int]]:
+    """Bounds of the micro-batches of one rank's share of a step, as offsets into that share.
 
     The last one may be smaller, so any micro-batch size serves any effective batch.
     """
-    share = effective_batch // world_size
     return [(start, min(start + micro_batch, share)) for start in range(0, share, micro_batch)]
 
 
