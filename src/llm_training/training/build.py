@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,8 @@ from llm_training.training.schedules import rate
 from llm_training.training.step import MicroBatch, Stepper
 
 # Buffers are tables that every rank computes alike. Torch 2.13 gave the argument another name and warns about the old one.
-_SYNC_BUFFERS = next(
-    name for name in ("forward_sync_buffers", "broadcast_buffers") if name in inspect.signature(DistributedDataParallel).parameters
-)
+_IS_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if _IS_RENAMED else "broadcast_buffers": False}
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def build_stepper(
             loss_module,
             device_ids=[device.index] if device.kind == "cuda" else None,
             gradient_as_bucket_view=True,
-            **{_SYNC_BUFFERS: False},
+            **_NO_BUFFER_SYNC,
         )
     return Stepper(
         loss_module,
