@@ -18,7 +18,7 @@ def generate(
     model_path: str,
     prompt: str | None = None,
     max_tokens: int = 200,
-    temperature: float = 0.7,
+    temperature: float = 0.8,
     top_k: int | None = None,
     top_p: float = 0.95,
     stop: list[str] | None = None,

@@ -24,5 +24,5 @@ class EvaluationConfig(Section):
     num_samples: Annotated[int, Field(ge=0, le=1_000, description="texts written after training")] = 2
     sample_tokens: Annotated[int, Field(gt=0, le=1_000_000, description="length of a sample, tokens")] = 200
     prompt: Annotated[str, Field(max_length=1_000_000, description="beginning of every sample; empty: start of a document")] = ""
-    temperature: Annotated[float, Field(ge=0, le=100, description="sampling temperature; 0 takes the likeliest token")] = 0.7
+    temperature: Annotated[float, Field(ge=0, le=100, description="sampling temperature; 0 takes the likeliest token")] = 0.9
     top_p: Annotated[float, Field(gt=0, le=1, description="nucleus of the sampling distribution, probability")] = 0.95

@@ -15,7 +15,7 @@ def generate(
     prompt: str,
     *,
     max_tokens: int = 200,
-    temperature: float = 0.7,
+    temperature: float = 0.8,
     top_k: int | None = None,
     top_p: float = 0.95,
     stop: Sequence[str] = (),
