@@ -174,8 +174,7 @@ def build_plan(
         seconds_per_step: expected; spaces the checkpoints about ten minutes apart.
 
     Raises:
-        DataError: the data are less than one effective batch an epoch.
-        ConfigError: warm-up is longer than the run.
+        DataError: the data do not fill one step.
     """
     training = config.training
     totals = [value for value in (training.max_steps, expected_steps) if value is not None]
@@ -243,12 +242,12 @@ def rate_settings(training: TrainingConfig, optimizer: OptimizerSettings) -> Rat
 
 
 def warn_about_partial_cache(plan: TrainingPlan) -> str | None:
-    """A line when the warm-up, taken from the full estimate, is longer than the present run."""
+    """A line when the warm-up, by steps or from the full estimate, is longer than the run as the cache is now."""
     if plan.warmup_steps <= plan.total_steps:
         return None
     return (
-        f"warm-up takes {plan.warmup_steps:,} steps of the full dataset, but the cache now holds {plan.total_steps:,} steps: "
-        "the rate will not reach its peak before the cache grows"
+        f"warm-up takes {plan.warmup_steps:,} steps, but the run has {plan.total_steps:,} with what the cache holds now: "
+        "the rate reaches its peak only if the cache grows or the run is made longer"
     )
 
 

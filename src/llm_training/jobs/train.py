@@ -7,7 +7,7 @@ a file of its own beside this one; the loop itself is training/loop.py.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from llm_training.jobs import finishing, planning, run_directory
 from llm_training.jobs.datasets import PreparedData, pack_data, scan_data
 from llm_training.jobs.session import RunContext, open_session, recorded_choice
 from llm_training.model.sizes import human_count
+from llm_training.model.spec import ModelSpec
 from llm_training.monitoring.jsonl import MetricsLog
 from llm_training.monitoring.run_log import RunLog, run_log_path
 from llm_training.runtime import allocator
@@ -32,6 +33,7 @@ from llm_training.runtime.signals import StopFlag, stop_on_signals
 from llm_training.runtime.world import World, process_group, read_world
 from llm_training.storage.runs import RunLayout
 from llm_training.training import loop
+from llm_training.training.plan import TrainingPlan
 
 # Starting Python and importing torch is part of what a user waits for; older processes (a notebook) are not charged for it.
 LONGEST_START_UP_SECONDS = 10.0
@@ -156,16 +158,7 @@ def _run(context: RunContext, machine: Machine, *, name: str) -> RunResult:
         bus.subscribe(MetricsLog(layout.metrics, resume_step=state.step))
         run_log = run_log_path(layout.training_logs, name)
         bus.subscribe(RunLog(run_log, name=name, metrics=layout.metrics, resume_step=state.step, logging_steps=state.plan.logging_steps))
-    bus.publish(
-        PlanReady(
-            run_name=name,
-            total_steps=state.plan.total_steps,
-            warmup_steps=state.plan.warmup_steps,
-            tokens_per_step=state.plan.tokens_per_step,
-            lines=opened.plan_lines,
-            facts=planning.as_facts(state.plan, opened.model.spec),
-        )
-    )
+    _publish_plan(bus, name, state.plan, opened.model.spec, opened.plan_lines)
     if state.step >= state.plan.total_steps and run_directory.is_finished(layout):
         bus.publish(Notice(message=f"{layout.path} has finished at step {state.step:,}: nothing to do"))
         opened.close()
@@ -224,17 +217,24 @@ def _only_plan(machine: Machine, config: Config, bus: EventBus, train_bytes: int
     lines = planning.describe_plan(
         estimate, spec, choice, dataset=name, train_bytes=train_bytes, device=machine.device, precision=machine.precision
     )
+    _publish_plan(bus, "dry run", estimate.plan, spec, lines)
+    return RunResult("", "planned", 0, plan=planning.as_facts(estimate.plan, spec))
+
+
+def _publish_plan(bus: EventBus, name: str, plan: TrainingPlan, spec: ModelSpec, lines: Sequence[str]) -> None:
     bus.publish(
         PlanReady(
-            run_name="dry run",
-            total_steps=estimate.plan.total_steps,
-            warmup_steps=estimate.plan.warmup_steps,
-            tokens_per_step=estimate.plan.tokens_per_step,
-            lines=lines,
-            facts=planning.as_facts(estimate.plan, spec),
+            run_name=name,
+            total_steps=plan.total_steps,
+            warmup_steps=plan.warmup_steps,
+            tokens_per_step=plan.tokens_per_step,
+            lines=tuple(lines),
+            facts=planning.as_facts(plan, spec),
         )
     )
-    return RunResult("", "planned", 0, plan=planning.as_facts(estimate.plan, spec))
+    warning = planning.warn_about_partial_cache(plan)
+    if warning:
+        bus.publish(Notice(message=warning, level="warning"))
 
 
 __all__ = ["PreparedData", "RunResult", "train"]
