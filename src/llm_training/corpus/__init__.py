@@ -5,8 +5,9 @@ from llm_training.corpus.document import TEST, TRAIN, VALIDATION, CorpusSettings
 from llm_training.corpus.plan import Plan, Slice, Span
 from llm_training.corpus.planning import make_plan
 from llm_training.corpus.reading import SliceReader
+from llm_training.corpus.sources.prepared import prepared_tokenizer
 
 __all__ = [
     "TEST", "TRAIN", "VALIDATION", "Corpus", "CorpusSettings", "Document", "Plan", "ReadReport", "Slice", "SliceReader", "Source", "Span",
-    "make_plan", "open_corpus",
+    "make_plan", "open_corpus", "prepared_tokenizer",
 ]  # fmt: skip

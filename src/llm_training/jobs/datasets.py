@@ -24,7 +24,7 @@ from llm_training.cache.view import PackedView, ViewSettings, build_view, view_d
 from llm_training.checkpoint.layout import STATE_FILE
 from llm_training.config.load import load_config
 from llm_training.config.root import Config
-from llm_training.corpus import TEST, VALIDATION, Corpus, CorpusSettings, Plan, SliceReader, make_plan, open_corpus
+from llm_training.corpus import TEST, VALIDATION, Corpus, CorpusSettings, Plan, SliceReader, make_plan, open_corpus, prepared_tokenizer
 from llm_training.errors import DataError, StoppedEarly
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
@@ -136,7 +136,7 @@ def scan_data(config: Config, bus: EventBus, world: World, *, resumed: RunLayout
     else:
         world.wait_patiently()
         plan = _read_plan(_plan_path(corpus, config)) or make_plan(corpus)
-    return ScannedData(corpus, plan, _train_bytes(plan, corpus.settings.validation_fraction), _known_tokenizer(config, resumed))
+    return ScannedData(corpus, plan, _train_bytes(plan, corpus.settings.validation_fraction), _known_tokenizer(config, resumed, bus))
 
 
 def _plan_path(corpus: Corpus, config: Config) -> Path:
@@ -163,14 +163,19 @@ def _train_bytes(plan: Plan, validation_fraction: float) -> int:
     return named + int(hashed * (1.0 - validation_fraction))
 
 
-def _known_tokenizer(config: Config, resumed: RunLayout | None) -> Tokenizer | None:
+def _known_tokenizer(config: Config, resumed: RunLayout | None, bus: EventBus) -> Tokenizer | None:
     latest = None if resumed is None else resumed.checkpoints / "latest"
     if latest is not None and (latest / "tokenizer.json").is_file():
         return load_tokenizer(latest)
     if config.tokenizer.path is not None:
         return load_tokenizer(config.tokenizer.path)
-    source = config.model.init_from
-    return load_tokenizer(source) if source is not None else None
+    if config.model.init_from is not None:
+        return load_tokenizer(config.model.init_from)
+    prepared = prepared_tokenizer(config.data.sources) if config.data.dataset_name is None else None
+    if prepared is None or config.tokenizer.vocab_size is not None:
+        return None
+    bus.publish(Notice(message=f"using the tokenizer that {prepared} was prepared with"))
+    return load_tokenizer(prepared)
 
 
 def pack_data(

@@ -14,18 +14,18 @@ from typing import Any, Final
 
 import orjson
 
+from llm_training.corpus.sources.prepared import PREPARED_KIND, documents_name
 from llm_training.errors import ConfigError, IntegrityError
 from llm_training.storage.directories import remove_leftovers
 from llm_training.storage.durable import DurableFile, json_bytes, make_directory, remove_file, write_stream
 from llm_training.storage.locks import FileLock
 from llm_training.storage.manifest import MANIFEST_NAME, read_manifest, write_manifest
 
-KIND: Final = "prepared data"
 _LOCK_NAME: Final = ".prepare.lock"
 _BUFFER_BYTES: Final = 1 << 20
 _SPLITS: Final = ("train", "validation", "test")
 # Found without a manifest of ours, these are somebody else's.
-_OWN_NAMES: Final = (*(f"{split}{suffix}" for split in _SPLITS for suffix in (".json", ".ids")), "stats.json", MANIFEST_NAME)
+_OWN_NAMES: Final = (*(name for split in _SPLITS for name in (documents_name(split), f"{split}.ids")), "stats.json", MANIFEST_NAME)
 
 
 class PreparedFolder:
@@ -50,7 +50,7 @@ class PreparedFolder:
             self._require_own()
             remove_leftovers(self.path)
             for split in _SPLITS[:2]:
-                self._stream(f"{split}.json")
+                self._stream(documents_name(split))
         except BaseException:
             self._lock.release()
             raise
@@ -71,7 +71,7 @@ class PreparedFolder:
 
     def _is_prepared(self) -> bool:
         try:
-            return read_manifest(self.path).extra.get("kind") == KIND
+            return read_manifest(self.path).extra.get("kind") == PREPARED_KIND
         except IntegrityError:
             return False
 
@@ -84,7 +84,7 @@ class PreparedFolder:
 
     def write_document(self, split: str, record: Mapping[str, object]) -> None:
         """Append a document as one line of JSON."""
-        self._append(f"{split}.json", orjson.dumps(record) + b"\n")
+        self._append(documents_name(split), orjson.dumps(record) + b"\n")
 
     def write_ids(self, split: str, ids: Sequence[int], separator_id: int) -> None:
         """Append a document as one line of token ids, the separator last."""
@@ -115,11 +115,11 @@ class PreparedFolder:
         """Give all files their names, remove those of an earlier preparation, write the manifest; returns the names."""
         for sink, buffer in self._open.values():
             sink.write(bytes(buffer))
-        write_manifest(self.path, {}, extra={"kind": KIND, "is_finished": False})
+        write_manifest(self.path, {}, extra={"kind": PREPARED_KIND, "is_finished": False})
         self._streams.close()
         for name in _OWN_NAMES:
             if name not in self._open and name != MANIFEST_NAME and (self.path / name).exists():
                 remove_file(self.path / name)
         records = {name: sink.record for name, (sink, _) in self._open.items()}
-        write_manifest(self.path, records, extra={"kind": KIND, "is_finished": True, **extra})
+        write_manifest(self.path, records, extra={"kind": PREPARED_KIND, "is_finished": True, **extra})
         return (*self._open, MANIFEST_NAME)

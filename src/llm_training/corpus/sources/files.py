@@ -1,7 +1,8 @@
 """Files, folders and globs on the local disk, in an order that does not depend on the file system.
 
-Folders are walked through links but never twice through the same directory. Hidden entries and files of unknown kinds
-are left out; a file that is named directly is read whatever its name, as text when nothing else is known.
+Folders are walked through links but never twice through the same directory. Hidden entries, files of unknown kinds and what
+lies beside prepared documents are left out; a file that is named directly is read whatever its name, as text when nothing
+else is known.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from llm_training.corpus.document import CorpusSettings
 from llm_training.corpus.sources.kinds import TOKEN_ID_KIND, SourceFile, kind_of, sniff_json
+from llm_training.corpus.sources.prepared import companions
 from llm_training.errors import DataError, StorageError
 
 # Kinds that another door reads.
@@ -33,6 +35,7 @@ def find_files(pattern: str, settings: CorpusSettings, skipped: Counter[str], *,
 
     Raises:
         DataError: nothing is there, or a file is not a regular one.
+        IntegrityError: the folder is a preparation that was not finished.
         StorageError: no permission.
     """
     path = Path(pattern).expanduser()
@@ -65,7 +68,8 @@ def _walk(root: Path) -> Iterator[Path]:
             continue
         seen.add(identity)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name not in _SKIPPED_DIRECTORIES)
-        found.extend(Path(folder, name).relative_to(root) for name in names if not name.startswith("."))
+        beside = companions(Path(folder))
+        found.extend(Path(folder, name).relative_to(root) for name in names if not name.startswith(".") and name not in beside)
     return iter(sorted(found, key=lambda path: path.parts))
 
 
