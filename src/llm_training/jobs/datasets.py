@@ -25,7 +25,7 @@ from llm_training.checkpoint.layout import STATE_FILE
 from llm_training.config.load import load_config
 from llm_training.config.root import Config
 from llm_training.corpus import TEST, VALIDATION, Corpus, CorpusSettings, Plan, SliceReader, make_plan, open_corpus, prepared_tokenizer
-from llm_training.errors import DataError, StoppedEarly
+from llm_training.errors import DataError, IntegrityError, StoppedEarly
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.runtime.device import usable_cores
@@ -264,8 +264,14 @@ def _open_for_build(corpus: Corpus, plan: Plan, tokenizer_directory: Path) -> tu
     return SliceReader(corpus, plan).read_slice, load_tokenizer(tokenizer_directory)
 
 
-def load_or_train_tokenizer(scanned: ScannedData, config: Config, bus: EventBus, *, vocab_size: int) -> tuple[Tokenizer, Path]:
-    """The tokenizer and a directory that holds it, for builder processes."""
+def load_or_train_tokenizer(
+    scanned: ScannedData, config: Config, bus: EventBus, *, vocab_size: int, may_train: bool = True
+) -> tuple[Tokenizer, Path]:
+    """The tokenizer and a directory that holds it, for builder processes.
+
+    Raises:
+        IntegrityError: there is none yet and none may be trained.
+    """
     folder = Path(config.cache.dir) / TOKENIZERS_DIRECTORY
     if scanned.tokenizer is not None:
         directory = folder / scanned.tokenizer.fingerprint[:16]
@@ -277,6 +283,8 @@ def load_or_train_tokenizer(scanned: ScannedData, config: Config, bus: EventBus,
     key = digest([scanned.corpus.fingerprint, vocab_size, settings.min_frequency, settings.max_training_bytes])
     directory = folder / f"{scanned.name}-{vocab_size}-{key[:8]}"
     if not (directory / "tokenizer.json").exists():
+        if not may_train:
+            raise IntegrityError("there is no cache of these sources and settings", where=config.cache.dir, remedy="build it first")
         reader = SliceReader(scanned.corpus, scanned.plan)
         total = min(scanned.train_bytes, scanned.plan.num_bytes)
         trained = train_tokenizer(
@@ -339,14 +347,20 @@ def held_out_of_run(checkpoint: Path, tokenizer: Tokenizer) -> Documents:
     return Documents(tokens, offsets)
 
 
-def describe_store(store: ChunkStore, view: PackedView) -> Sequence[str]:
-    """Sizes and shares of a cache, for people."""
-    totals, stats = store.totals()[TRAIN], view.stats
-    return (
+def describe_store(store: ChunkStore, view: PackedView | None) -> Sequence[str]:
+    """Sizes and shares of a cache, for people; without a view, of the tokens alone."""
+    totals = store.totals()[TRAIN]
+    tokens = (
         f"{store.settings.dataset}: {totals['num_chunks']:,} chunks, {totals['num_documents']:,} documents, "
         f"{totals['num_tokens']:,} tokens",
         f"on disk {totals['num_bytes']:,} bytes, {totals['num_bytes'] / max(1, totals['num_tokens']):.2f} bytes per token "
         f"({store.settings.compression})",
+    )
+    if view is None:
+        return tokens
+    stats = view.stats
+    return (
+        *tokens,
         f"rows of {view.settings.sequence_length}: {stats.num_rows:,} ({view.settings.strategy}), "
         f"{stats.padding_fraction:.2%} padding, {stats.cut_fraction:.2%} of documents cut",
     )
