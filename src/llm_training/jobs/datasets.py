@@ -39,8 +39,9 @@ from llm_training.tokenizer.train import train_tokenizer
 
 PLANS_DIRECTORY, TOKENIZERS_DIRECTORY = "plans", "tokenizers"
 _PLAN_KIND, _PLAN_VERSION = "llm-training corpus plan", 1
-# Starting a process costs a second or two of imports, so small corpora are packed in this one.
-BYTES_WORTH_A_PROCESS = 50_000_000
+# Starting a process costs seconds of imports, and the encoder itself already uses several threads: on two cores one process
+# packs 80 MB faster than two (benchmarks/results/tokenize_and_pack.json).
+BYTES_WORTH_A_PROCESS = 1_000_000_000
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ SECONDS_BETWEEN_SAVES = 600.0
 LARGEST_CPU_MICRO_BATCH_TOKENS = 16_384
 SIZE_UNITS = {"K": 1e3, "M": 1e6, "B": 1e9}
 
-# Peak rates by optimizer. Muon's recipe and rates: Jordan et al. 2024; measured here at widths 128 to 384
-# (benchmarks/results/recipe.json). AdamW alone: the usual rates of small GPTs, falling with the width.
+# Peak rates by optimizer. Muon's recipe and rates: Jordan et al. 2024; they hold here at widths
+# 128 to 256 (benchmarks/results/time_to_loss.json, default_job.json); transfer to large widths is not measured. AdamW alone: the usual rates of small GPTs, falling with the width.
 MUON_RATE, MUON_ADAMW_RATE, MUON_BETA1 = 0.02, 0.01, 0.8
 ADAMW_RATE, ADAMW_RATE_WIDTH, ADAMW_BETA1, ADAMW_WEIGHT_DECAY = 1e-3, 256, 0.9, 0.1
 
