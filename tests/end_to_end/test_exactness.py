@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llm_training.config.root import Config
-from llm_training.errors import StoppedEarly
+from llm_training.errors import ConfigError, StoppedEarly
 from llm_training.events import CacheGrown, Event, EventBus, StepCompleted
 from llm_training.jobs.train import train
 from tests.end_to_end.tiny import Chain, recorded_steps, tiny_config, write_corpus
@@ -146,3 +146,16 @@ def test_growth_on_resume_takes_in_new_rows_once_and_replays(source: Path, tmp_p
         train(config("grown"))
     assert replayed.links, "nothing was replayed"
     assert replayed.links == {step: chain.links[step] for step in replayed.links}
+
+
+def test_a_run_can_start_from_the_weights_of_another(shared: Path, source: Path) -> None:
+    """The optimizer is then AdamW, shape and tokenizer are the other model's, and the loss goes on from where it was."""
+    first = train(config_in(shared, source, "origin"))
+    given = {"model.init_from": str(shared / "origin"), "model.hidden_size": None, "model.num_layers": None}
+    with recorded_steps() as chain:
+        tuned = train(config_in(shared, source, "tuned", **given, **{"training.max_steps": 5, "model.num_attention_heads": None}))
+    assert chain.links[1][2] < 5.0, "an untrained model begins at ln 300 = 5.7"
+    assert tuned.figures["loss_nats"] < first.figures["loss_nats"] + 0.05
+    assert set(dict(chain.links[1][1])) == {"adamw", "muon"}
+    with pytest.raises(ConfigError, match="reads 32 tokens"):
+        train(config_in(shared, source, "too-long", **given, **{"cache.sequence_length": 64}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,26 @@ def test_a_failure_of_one_rank_ends_all_and_keeps_the_checkpoint(
     latest = (tmp_path / "run" / "checkpoints" / "latest").resolve()
     assert latest.name == ("step-00000015" if name in ("find", "save_async") else "step-00000020")
     verify_checkpoint(latest)
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_rank_ends_the_other_and_the_run_goes_on(tmp_path: Path, source: Path, killed: int) -> None:
+    config = tiny_config(tmp_path, source, **SAME_BATCH)
+    original = Stepper.run
+
+    def run(self: Stepper, step: int, *args: Any) -> Any:
+        if step == 17 and os.environ.get("RANK") == str(killed):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, step, *args)
+
+    with mock.patch.object(Stepper, "run", run):
+        ranks = run_ranks(2, tmp_path / "records", training(same_for_all(config)))
+    assert ranks[killed].code == -signal.SIGKILL
+    assert ranks[1 - killed].code == PeerError.exit_code
+    assert ranks[1 - killed].seconds < 30
+    again = run_ranks(2, tmp_path / "records", training(same_for_all(config)))
+    assert [rank.code for rank in again] == [0, 0]
+    assert min(map(int, again[0].losses)) == 11
 
 
 def test_numbers_that_are_not_finite_on_one_rank_are_skipped_and_stop_all(tmp_path: Path, source: Path) -> None:

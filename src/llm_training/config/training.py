@@ -45,7 +45,9 @@ class TrainingConfig(Section):
         int | None, Field(gt=0, le=2**40, description="tokens per optimizer step over all ranks; empty: chosen")
     ] = None
 
-    optimizer: Annotated[Optimizer, Field(description="muon (matrices; AdamW for the rest) or adamw")] = "muon"
+    optimizer: Annotated[
+        Optimizer | None, Field(description="muon (matrices; AdamW for the rest) or adamw; empty: muon, with model.init_from adamw")
+    ] = None
     learning_rate: Annotated[float | None, Field(ge=0, le=10, description="peak rate of AdamW; empty: the optimizer's default")] = None
     muon_learning_rate: Annotated[float | None, Field(ge=0, le=10, description="peak rate of Muon; empty: its default")] = None
     min_learning_rate: Annotated[float, Field(ge=0, le=10, description="rate at the end of the schedule, in units of learning_rate's")] = (

@@ -28,6 +28,7 @@ from llm_training.corpus import TEST, VALIDATION, Corpus, CorpusSettings, Plan, 
 from llm_training.errors import DataError, IntegrityError, StoppedEarly
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
+from llm_training.jobs.models import locate_model
 from llm_training.runtime.device import usable_cores
 from llm_training.runtime.signals import StopFlag
 from llm_training.runtime.world import World
@@ -171,7 +172,7 @@ def _known_tokenizer(config: Config, resumed: RunLayout | None, bus: EventBus) -
     if config.tokenizer.path is not None:
         return load_tokenizer(config.tokenizer.path)
     if config.model.init_from is not None:
-        return load_tokenizer(config.model.init_from)
+        return load_tokenizer(locate_model(config.model.init_from))
     prepared = prepared_tokenizer(config.data.sources) if config.data.dataset_name is None else None
     if prepared is None or config.tokenizer.vocab_size is not None:
         return None

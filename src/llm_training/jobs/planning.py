@@ -30,10 +30,13 @@ SECONDS_BETWEEN_SAVES = 600.0
 LARGEST_CPU_MICRO_BATCH_TOKENS = 16_384
 SIZE_UNITS = {"K": 1e3, "M": 1e6, "B": 1e9}
 
-# Peak rates by optimizer. Muon's recipe and rates: Jordan et al. 2024; they hold here at widths
-# 128 to 256 (benchmarks/results/time_to_loss.json, default_job.json); transfer to large widths is not measured. AdamW alone: the usual rates of small GPTs, falling with the width.
+# Peak rates by optimizer. Muon's recipe and rates: Jordan et al. 2024; they hold here at widths 128 to 256
+# (benchmarks/results/time_to_loss.json, default_job.json), their transfer to large widths is not measured. AdamW alone: the
+# usual rates of small GPTs, falling with the width.
 MUON_RATE, MUON_ADAMW_RATE, MUON_BETA1 = 0.02, 0.01, 0.8
 ADAMW_RATE, ADAMW_RATE_WIDTH, ADAMW_BETA1, ADAMW_WEIGHT_DECAY = 1e-3, 256, 0.9, 0.1
+# Weights of another model are moved little; the usual order of magnitude for continuing them.
+FINE_TUNING_RATE = 5e-5
 
 
 @dataclass(frozen=True)
@@ -219,13 +222,19 @@ def choose_warmup(training: TrainingConfig, total_steps: int, *, effective_batch
     return warmup_for_ratio(training.warmup_ratio if training.warmup_ratio is not None else WARMUP_FRACTION, full)
 
 
-def optimizer_settings(training: TrainingConfig, precision: Precision, hidden_size: int) -> OptimizerSettings:
-    """Peaks and constants, the optimizer's own where nothing is given."""
-    is_muon = training.optimizer == "muon"
-    adamw_rate = MUON_ADAMW_RATE if is_muon else ADAMW_RATE * min(1.0, ADAMW_RATE_WIDTH / hidden_size)
+def optimizer_settings(config: Config, precision: Precision, hidden_size: int) -> OptimizerSettings:
+    """Peaks and constants, the optimizer's own where nothing is given.
+
+    Without a choice a new model gets Muon, and weights of another model AdamW: Muon's rates are for training from scratch.
+    """
+    training, is_new = config.training, config.model.init_from is None
+    name = training.optimizer or ("muon" if is_new else "adamw")
+    is_muon = name == "muon"
+    adamw_rate = ADAMW_RATE * min(1.0, ADAMW_RATE_WIDTH / hidden_size) if is_new else FINE_TUNING_RATE
+    rate = MUON_ADAMW_RATE if is_muon else adamw_rate
     return OptimizerSettings(
-        name=training.optimizer,
-        learning_rate=adamw_rate if training.learning_rate is None else training.learning_rate,
+        name=name,
+        learning_rate=rate if training.learning_rate is None else training.learning_rate,
         muon_learning_rate=MUON_RATE if training.muon_learning_rate is None else training.muon_learning_rate,
         weight_decay=(0.0 if is_muon else ADAMW_WEIGHT_DECAY) if training.weight_decay is None else training.weight_decay,
         beta1=(MUON_BETA1 if is_muon else ADAMW_BETA1) if training.beta1 is None else training.beta1,

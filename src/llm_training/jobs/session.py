@@ -29,8 +29,8 @@ from llm_training.jobs.context import RunContext
 from llm_training.jobs.feed import Feed
 from llm_training.jobs.run_directory import changed_fields
 from llm_training.jobs.saver import Saver
+from llm_training.jobs.starting_point import choose_spec, fill
 from llm_training.model.hf_config import from_hf_config
-from llm_training.model.init import initialise
 from llm_training.model.transformer import Transformer
 from llm_training.monitoring.throughput import Throughput, mfu_fraction
 from llm_training.runtime.device import Device, Precision
@@ -116,7 +116,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
     restored = checkpointing.read_progress(ref) if ref else None
     start = _decide_start(context, decisions, peak_flops=peak_flops, waited_seconds=waited_seconds)
     device, precision = context.device, Precision(start["precision"], context.precision.reason)
-    spec = planning.build_spec(config, context.choice, context.data.tokenizer.vocab_size)
+    spec = choose_spec(config, context.choice, context.data.tokenizer.vocab_size)
     batching = planning.choose_batching(
         config,
         context.choice,
@@ -125,7 +125,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
         device=device,
         begun_on=int(start["world_size"]),
     )
-    settings = planning.optimizer_settings(config.training, precision, spec.hidden_size)
+    settings = planning.optimizer_settings(config, precision, spec.hidden_size)
     facts = checkpointing.make_facts(
         dataset=context.data.name,
         tokenizer=context.data.tokenizer,
@@ -146,7 +146,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
     model = Transformer(spec)
     model.gradient_checkpointing = config.model.gradient_checkpointing
     if ref is None:
-        initialise(model, seed=config.training.seed)
+        fill(model, config)
     model.to(device.torch)
     optimizer = build_optimizer(model, settings, device)
     if ref is not None and restored is not None:
@@ -217,7 +217,7 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
         pin = pin_all(context.data.view)
         estimate = planning.estimate_run(
             context.config,
-            planning.build_spec(context.config, context.choice, context.data.tokenizer.vocab_size),
+            choose_spec(context.config, context.choice, context.data.tokenizer.vocab_size),
             context.choice,
             sequences=pin.num_rows,
             sequence_length=context.data.sequence_length,
@@ -240,7 +240,7 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
             "eval_tokens": context.config.evaluation.max_tokens or planning.default_eval_tokens(estimate.plan),
             "lines": planning.describe_plan(
                 estimate,
-                planning.build_spec(context.config, context.choice, context.data.tokenizer.vocab_size),
+                choose_spec(context.config, context.choice, context.data.tokenizer.vocab_size),
                 context.choice,
                 dataset=context.data.name,
                 train_bytes=context.data.train_bytes,

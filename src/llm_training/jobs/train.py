@@ -22,6 +22,7 @@ from llm_training.events import EventBus, Notice, PlanReady, RunFinished
 from llm_training.jobs import finishing, planning, run_directory
 from llm_training.jobs.datasets import PreparedData, pack_data, scan_data
 from llm_training.jobs.session import RunContext, open_session, recorded_choice
+from llm_training.jobs.starting_point import choose_spec
 from llm_training.model.sizes import human_count
 from llm_training.model.spec import ModelSpec
 from llm_training.monitoring.jsonl import MetricsLog
@@ -128,7 +129,7 @@ def _train_on(machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *
     length = config.cache.sequence_length or choice.sequence_length
     data = pack_data(scanned, config, bus, machine.world, stop, vocab_size=choice.vocab_size, sequence_length=length)
     if place is None:
-        spec = planning.build_spec(config, choice, data.tokenizer.vocab_size)
+        spec = choose_spec(config, choice, data.tokenizer.vocab_size)
         size = human_count(planning.count_parameters(spec))
         made = run_directory.new_place(config, size=size, dataset=scanned.name, sequence_length=length) if machine.world.is_main else None
         place = _agreed(machine.world, made)
@@ -202,7 +203,7 @@ def _kind(reason: str) -> str:
 
 def _only_plan(machine: Machine, config: Config, bus: EventBus, train_bytes: int, choice: Any, name: str) -> RunResult:
     """The plan from sizes alone: tokens are estimated at four bytes each, nothing is tokenised."""
-    spec = planning.build_spec(config, choice, choice.vocab_size)
+    spec = choose_spec(config, choice, choice.vocab_size)
     length = config.cache.sequence_length or choice.sequence_length
     estimate = planning.estimate_run(
         config,
