@@ -237,7 +237,7 @@ def test_a_failure_of_one_rank_ends_all_and_keeps_the_checkpoint(
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_rank_ends_the_other_and_the_run_goes_on(tmp_path: Path, source: Path, killed: int) -> None:
-    config = tiny_config(tmp_path, source, **SAME_BATCH)
+    config = tiny_config(tmp_path, source, **SAME_BATCH, **{"training.save_steps": 5})
     original = Stepper.run
 
     def run(self: Stepper, step: int, *args: Any) -> Any:
@@ -252,7 +252,8 @@ def test_a_killed_rank_ends_the_other_and_the_run_goes_on(tmp_path: Path, source
     assert ranks[1 - killed].seconds < 30
     again = run_ranks(2, tmp_path / "records", training(same_for_all(config)))
     assert [rank.code for rank in again] == [0, 0]
-    assert min(map(int, again[0].losses)) == 11
+    # The save of step 15 may have been under way; that of step 10 was whole before it began.
+    assert min(map(int, again[0].losses)) in (11, 16)
 
 
 def test_numbers_that_are_not_finite_on_one_rank_are_skipped_and_stop_all(tmp_path: Path, source: Path) -> None:
