@@ -12,7 +12,7 @@ from llm_training.evaluation.held_out import evaluate_documents
 from llm_training.events import EvaluationCompleted, Notice, Progress, SampleGenerated
 from llm_training.generation.generate import StopRules, generate
 from llm_training.generation.sampling import SamplingSettings
-from llm_training.jobs.session import RunContext
+from llm_training.jobs.context import RunContext
 from llm_training.model.transformer import Transformer
 from llm_training.monitoring.plots import plot_loss_curve
 from llm_training.runtime.compiler import eagerly

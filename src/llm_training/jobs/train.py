@@ -20,8 +20,9 @@ from llm_training.config.show import describe
 from llm_training.errors import ConfigError, StoppedEarly
 from llm_training.events import EventBus, Notice, PlanReady, RunFinished
 from llm_training.jobs import finishing, planning, run_directory
+from llm_training.jobs.context import RunContext
 from llm_training.jobs.datasets import PreparedData, pack_data, scan_data
-from llm_training.jobs.session import RunContext, open_session, recorded_choice
+from llm_training.jobs.session import open_session, recorded_choice
 from llm_training.jobs.starting_point import choose_spec
 from llm_training.model.sizes import human_count
 from llm_training.model.spec import ModelSpec
