@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from llm_training.errors import ConfigError, Interrupted, LlmTrainingError, MemoryLimitError
+from llm_training.runtime.openmp import wait_briefly
 
 HELP_DIRECTORY: Final = Path(__file__).parent / "help"
 MAX_ERROR_LINES: Final = 50
@@ -34,6 +35,7 @@ def run(word: str, command: Command, arguments: Sequence[str] | None = None, *, 
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     is_debug = _take(words, "--debug")
+    wait_briefly()
     try:
         flags = words[: words.index("--")] if "--" in words else words
         if "--help" in flags or "-h" in flags:

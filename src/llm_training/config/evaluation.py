@@ -16,7 +16,8 @@ class EvaluationConfig(Section):
         int | None, Field(gt=0, le=1_048_576, description="sequences per forward pass; empty: the training micro-batch")
     ] = None
     max_tokens: Annotated[
-        int | None, Field(gt=0, le=2**60, description="held-out tokens of an evaluation within training; empty: by time, 2 % of the run")
+        int | None,
+        Field(gt=0, le=2**60, description="held-out tokens of an evaluation within training; empty: half a percent of the run's tokens"),
     ] = None
     final_max_tokens: Annotated[
         int | None, Field(gt=0, le=2**60, description="held-out tokens of the final figures; empty: 1,000,000 or all")

@@ -82,7 +82,7 @@ class TrainingConfig(Section):
     logging_steps: Annotated[int, Field(gt=0, le=2**40, description="steps between records of the run log and plain console lines")] = 10
     eval_steps: Annotated[int | None, Field(gt=0, le=2**40, description="steps between evaluations; empty: ten in the run")] = None
     save_steps: Annotated[int | None, Field(gt=0, le=2**40, description="steps between checkpoints; empty: about every ten minutes")] = None
-    save_total_limit: Annotated[int | None, Field(gt=0, le=1_000_000, description="checkpoints kept besides the best; empty: all")] = 3
+    save_total_limit: Annotated[int | None, Field(gt=0, le=1_000_000, description="checkpoints kept, the best among them; empty: all")] = 3
     max_skipped_steps: Annotated[
         int, Field(ge=1, le=1_000_000, description="consecutive non-finite steps before the run stops with exit 6")
     ] = 5

@@ -68,7 +68,7 @@ def build(
     bus = bus or EventBus()
     cache = Path(config.cache.dir)
     with stop_on_signals() as stop:
-        scanned = datasets.scan_data(config, bus, World())
+        scanned = datasets.scan_data(config, bus, World(), is_fresh=force_rebuild)
         choice = choose_shape(
             config,
             peak_flops=DIAL_FLOPS,

@@ -122,18 +122,19 @@ def _hub_source(config: Config) -> list[str]:
     return [f"hf:{data.dataset_name}{config_part}@{split}" for split in splits] or [f"hf:{data.dataset_name}{config_part}"]
 
 
-def scan_data(config: Config, bus: EventBus, world: World, *, resumed: RunLayout | None = None) -> ScannedData:
+def scan_data(config: Config, bus: EventBus, world: World, *, resumed: RunLayout | None = None, is_fresh: bool = False) -> ScannedData:
     """Plan the corpus (or continue its plan with what was added) and load a tokenizer if there is one.
 
     Args:
         resumed: the run to go on with; its checkpoint's tokenizer is then the tokenizer.
+        is_fresh: plan anew and forget the plan that is there (a forced rebuild of edited sources).
 
     Raises:
         DataError, IntegrityError, StorageError: from the sources and the plan.
     """
     corpus = open_sources(config)
     if world.is_main:
-        plan = _planned(corpus, config, bus)
+        plan = _planned(corpus, config, bus, is_fresh=is_fresh)
         world.wait_patiently()
     else:
         world.wait_patiently()
@@ -142,16 +143,16 @@ def scan_data(config: Config, bus: EventBus, world: World, *, resumed: RunLayout
 
 
 def _plan_path(corpus: Corpus, config: Config) -> Path:
-    return Path(config.cache.dir) / PLANS_DIRECTORY / f"{corpus.name}-{corpus.fingerprint[:8]}.json"
+    return Path(config.cache.dir) / PLANS_DIRECTORY / f"{config.cache.name or corpus.name}-{corpus.fingerprint[:8]}.json"
 
 
 def _read_plan(path: Path) -> Plan | None:
     return Plan.from_json(read_sealed(path, _PLAN_KIND, _PLAN_VERSION)["plan"]) if path.exists() else None
 
 
-def _planned(corpus: Corpus, config: Config, bus: EventBus) -> Plan:
+def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool) -> Plan:
     path = _plan_path(corpus, config)
-    previous = _read_plan(path)
+    previous = None if is_fresh else _read_plan(path)
     plan = make_plan(corpus, previous, notify=lambda line: bus.publish(Notice(message=line)))
     if plan != previous:
         make_directory(path.parent)

@@ -56,6 +56,12 @@ class Feed:
         position = self._order.position(step * self.plan.effective_batch)
         return position.epoch + position.offset / position.num_samples
 
+    def given_length(self) -> int | None:
+        """Steps that the configured steps, tokens and epochs allow from the start; None when none of them is given."""
+        training = self._context.config.training
+        is_given = any(value is not None for value in (training.max_steps, training.max_tokens, training.num_epochs))
+        return self.total_wanted(0) if is_given else None
+
     def total_after(self, step: int, num_rows: int) -> int:
         """Total steps once the cache counts ``num_rows`` rows from ``step`` on; unchanged when epochs do not decide it."""
         if self._context.config.training.num_epochs is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,10 +57,17 @@ def log_lines(run: str, *, follow: bool = False, last: int | None = None, as_jso
     records = list(read_jsonl(path))
     yield from map(as_line, records[-last:] if last else records if last is None else [])
     if follow:
-        yield from map(as_line, _records_after(path, size, records[-1] if records else {}))
+        yield from map(as_line, _records_after(path, size, has_ended=_has_ended(False, records)))
 
 
-def _records_after(path: Path, offset: int, newest: Record) -> Iterator[Record]:
+def _has_ended(before: bool, records: Iterable[Record]) -> bool:
+    """Whether the run has ended after these records: samples and notices may follow its end, steps begin it anew."""
+    for record in records:
+        before = record.get("kind") == "finish" or (before and record.get("kind") != "step")
+    return before
+
+
+def _records_after(path: Path, offset: int, *, has_ended: bool) -> Iterator[Record]:
     """Whole lines that are appended from ``offset`` on, until the run has ended and stays quiet."""
     waiting = b""
     quiet_since = time.monotonic()
@@ -74,10 +81,11 @@ def _records_after(path: Path, offset: int, newest: Record) -> Iterator[Record]:
         offset += len(data)
         *lines, waiting = (waiting + data).split(b"\n")
         for line in filter(None, lines):
-            newest = json.loads(line)
+            newest: Record = json.loads(line)
+            has_ended = _has_ended(has_ended, [newest])
             yield newest
         quiet_since = time.monotonic() if data else quiet_since
-        if newest.get("kind") == "finish" and time.monotonic() - quiet_since >= QUIET_SECONDS:
+        if has_ended and time.monotonic() - quiet_since >= QUIET_SECONDS:
             return
         time.sleep(POLL_SECONDS)
 

@@ -341,6 +341,7 @@ def describe_plan(
 ) -> tuple[str, ...]:
     """The plan as aligned lines: what is trained, on what, for how long, and why so."""
     plan = estimate.plan
+    is_dialled = (spec.hidden_size, spec.num_layers) == (choice.hidden_size, choice.num_layers)
     parameters = sizes.count_parameters(spec)
     memory = sizes.estimate_memory(
         spec, batch_size=estimate.micro_batch, num_tokens=plan.sequence_length, is_mixed=precision.name != "fp32"
@@ -359,7 +360,7 @@ def describe_plan(
     rows += [
         ("Model", f"{spec.family}, {parameters.total:,} parameters: {spec.num_layers} layers, width {spec.hidden_size}, "
                   f"{spec.num_attention_heads} heads of {spec.head_dim}, context {plan.sequence_length}"),
-        ("Size", choice.reason),
+        ("Size", choice.reason if is_dialled else "as configured"),
         ("Device", f"{device.name}; {precision.name} ({precision.reason})"),
     ]  # fmt: skip
     if compiled is not None:

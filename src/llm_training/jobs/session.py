@@ -336,7 +336,7 @@ def _assemble(
         take_in=take_in,
         mfu=lambda speed: mfu_fraction(speed, flops, peak_flops * world.size),
         memory_bytes=_memory_reader(context.device),
-        pacer=None if deadline is None else Pacer(float(deadline), side_share=SIDE_SHARE),
+        pacer=None if deadline is None else Pacer(float(deadline), side_share=SIDE_SHARE, most_steps=feed.given_length()),
         saves_at_epochs=state.plan.epochs is not None,
     )
 

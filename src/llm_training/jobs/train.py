@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 from llm_training.config.load import Loaded
 from llm_training.config.root import Config
 from llm_training.config.show import describe
-from llm_training.errors import ConfigError, StoppedEarly
+from llm_training.errors import ConfigError, MemoryLimitError, StoppedEarly
 from llm_training.events import EventBus, Notice, PlanReady, RunFinished
 from llm_training.jobs import finishing, planning, run_directory
 from llm_training.jobs.context import RunContext
@@ -168,9 +169,15 @@ def _run(context: RunContext, machine: Machine, *, name: str) -> RunResult:
     try:
         reason = loop.run(opened.session)
         return _finish(context, opened, reason)
-    except Exception:
+    except Exception as error:
         opened.abandon()
-        raise
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryLimitError(
+            f"out of memory at step {state.step + 1}",
+            where=str(layout.path),
+            remedy="the last checkpoint is kept; halve training.batch_size and run again: steps keep their size",
+        ) from error
     finally:
         opened.close()
 
@@ -196,6 +203,11 @@ def _finish(context: RunContext, opened: Any, reason: str) -> RunResult:
         curve = finishing.draw_curve(context)
         finishing.say_next_commands(context, checkpoint, curve)
     return RunResult(str(layout.path), reason, state.step, checkpoint, figures, planning.as_facts(state.plan, opened.model.spec), curve)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the ways in which torch says that memory is used up, on a GPU and on a CPU."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _kind(reason: str) -> str:

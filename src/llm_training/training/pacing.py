@@ -25,10 +25,12 @@ class Pacer:
     Args:
         deadline_seconds: training time, on the run's clock, at which the last step should end.
         side_share: share of the time that evaluations and saves take.
+        most_steps: a length in steps that was given beside the time; the run never gets longer.
     """
 
     deadline_seconds: float
     side_share: float = 0.0
+    most_steps: int | None = None
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=64))
     _done_shares: int = 0
     _measured_steps: int = 0
@@ -51,6 +53,8 @@ class Pacer:
             return None
         left = max(0.0, self.deadline_seconds - elapsed_seconds) * (1.0 - self.side_share)
         proposed = steps_for_time(step, left, self._typical_seconds())
+        if self.most_steps is not None:
+            proposed = min(proposed, self.most_steps)
         changed = abs(proposed - total_steps) > SMALLEST_CORRECTION * total_steps
         return proposed if is_first_plan or changed else None
 
