@@ -13,7 +13,8 @@ class EvaluationConfig(Section):
     """Held-out loss during training, final figures and samples after it."""
 
     batch_size: Annotated[
-        int | None, Field(gt=0, le=1_048_576, description="sequences per forward pass; empty: the training micro-batch")
+        int | None,
+        Field(gt=0, le=1_048_576, description="sequences per forward pass; empty: the training micro-batch, 16 for the final figures"),
     ] = None
     max_tokens: Annotated[
         int | None,

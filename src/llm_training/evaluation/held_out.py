@@ -50,6 +50,7 @@ class _Tally:
         self.tokens: list[int] = []
         self.correct = 0
         self.bytes = 0
+        self.was_cut_short = False
         self.counts = np.zeros((3, vocab_size), dtype=np.int64) if with_f1 else None  # true positives, predicted, actual
 
     def add(self, losses: Tensor, predicted: Tensor, labels: Tensor, token_bytes: Tensor | None) -> None:
@@ -99,8 +100,8 @@ def evaluate_documents(
     world: World | None = None,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
-) -> HeldOutFigures:
-    """Score documents.
+) -> HeldOutFigures | None:
+    """Score documents; None when ``should_stop`` cut the pass short, since a part of the windows stands for nothing.
 
     Args:
         model: maps ids [B, T] to logits [B, T, V].
@@ -109,7 +110,7 @@ def evaluate_documents(
         max_tokens: score about that many tokens, spread evenly over the text.
         world: ranks share the windows and sum their figures.
         progress: called with windows done and windows in all.
-        should_stop: asked before every batch; True ends the pass with the figures so far.
+        should_stop: asked before every batch; True ends the pass.
 
     Raises:
         DataError: there is nothing to score.
@@ -118,6 +119,8 @@ def evaluate_documents(
     windows = spread(plan_windows(documents.lengths, window=window, stride=stride), max_tokens)
     mine = windows.take(np.arange(world.rank, len(windows), world.size))
     tally = _run(model, documents, mine, separator_id, token_bytes, batch_size, device, precision, with_f1, progress, should_stop)
+    if tally.was_cut_short:
+        return None
     nats, tokens, correct, num_bytes = world.sum(sum(tally.nats), float(sum(tally.tokens)), float(tally.correct), float(tally.bytes))
     if not tokens:
         raise DataError("there is no held-out text to score", remedy="give validation text, or raise data.validation_fraction")
@@ -156,6 +159,7 @@ def _run(
     try:
         for inputs, labels in batches(documents, windows, separator_id=separator_id, batch_size=batch_size):
             if should_stop is not None and should_stop():
+                tally.was_cut_short = True
                 break
             targets = torch.from_numpy(labels)
             with eagerly(), precision.autocast(device):

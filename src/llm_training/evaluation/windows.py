@@ -71,12 +71,16 @@ def plan_windows(lengths: np.ndarray, *, window: int, stride: int) -> Windows:
 
 
 def spread(windows: Windows, max_tokens: int | None) -> Windows:
-    """Evenly spaced windows that score about ``max_tokens`` together; all of them when there are no more than that."""
+    """Evenly spaced windows that score at least ``max_tokens`` together; all of them when there are no more than that."""
     total = int(windows.num_scored.sum())
     if max_tokens is None or total <= max_tokens or not len(windows):
         return windows
-    wanted = max(1, round(len(windows) * max_tokens / total))
-    return windows.take(np.unique(np.linspace(0, len(windows) - 1, wanted).astype(np.int64)))
+    wanted = max(1, -(-len(windows) * max_tokens // total))
+    while True:
+        chosen = windows.take(np.unique(np.linspace(0, len(windows) - 1, wanted).astype(np.int64)))
+        if int(chosen.num_scored.sum()) >= max_tokens or wanted >= len(windows):
+            return chosen
+        wanted = min(len(windows), wanted + max(1, wanted // 50))
 
 
 def batches(documents: Documents, windows: Windows, *, separator_id: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

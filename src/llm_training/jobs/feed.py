@@ -9,7 +9,7 @@ from llm_training.cache.loader import BatchLoader
 from llm_training.cache.pins import Pin
 from llm_training.cache.reader import PackedDataset
 from llm_training.jobs.context import RunContext
-from llm_training.training.plan import TrainingPlan, micro_batches_for, steps_after_join
+from llm_training.training.plan import TrainingPlan, exact, micro_batches_for, steps_after_join
 from llm_training.training.step import MicroBatch
 
 
@@ -77,7 +77,7 @@ class Feed:
         if training.num_epochs is not None:
             sample = step * plan.effective_batch
             position = self._order.position(sample)
-            left = max(0.0, training.num_epochs - position.epoch)
+            left = max(exact(0), exact(training.num_epochs) - position.epoch)
             rows = plan.sequences if num_rows is None else num_rows
             totals.append(steps_after_join(sample - position.offset, left, rows, plan.epoch_fraction, plan.effective_batch))
         return max(step, min(totals)) if totals else plan.total_steps

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llm_training.errors import ConfigError, DataError
+from llm_training.errors import ConfigError, DataError, StoppedEarly
 from llm_training.evaluation.held_out import evaluate_documents
 from llm_training.events import EvaluationCompleted, Notice, Progress, SampleGenerated
 from llm_training.generation.generate import StopRules, generate
@@ -20,6 +20,8 @@ from llm_training.runtime.seeding import derive_seed
 from llm_training.storage.durable import write_bytes, write_json
 
 FINAL_TOKENS = 1_000_000
+FINAL_BATCH = 16
+FIGURES_FILE = "evaluation.json"
 
 
 def evaluate_final(context: RunContext, model: Transformer, step: int) -> Mapping[str, Any]:
@@ -43,7 +45,7 @@ def evaluate_final(context: RunContext, model: Transformer, step: int) -> Mappin
             token_bytes=data.token_bytes,
             window=window,
             stride=max(1, window // 2),
-            batch_size=config.evaluation.batch_size or 32,
+            batch_size=config.evaluation.batch_size or FINAL_BATCH,
             device=context.device,
             precision=context.precision,
             max_tokens=config.evaluation.final_max_tokens or FINAL_TOKENS,
@@ -54,9 +56,15 @@ def evaluate_final(context: RunContext, model: Transformer, step: int) -> Mappin
     except DataError as error:
         bus.publish(Notice(message=str(error), level="warning"))
         return {}
+    if figures is None:
+        raise StoppedEarly(
+            f"stopped by {context.stop.reason} during the final evaluation",
+            where=str(context.layout.path),
+            remedy="the training is finished and saved; the same command evaluates, samples and draws",
+        )
     found = figures.as_json()
     if context.world.is_main:
-        write_json(context.layout.path / "evaluation.json", {"dataset": data.name, **found})
+        write_json(context.layout.path / FIGURES_FILE, {"dataset": data.name, **found})
     bus.publish(
         EvaluationCompleted(
             step=step,

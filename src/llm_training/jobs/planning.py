@@ -202,7 +202,8 @@ def build_plan(
         first_sequences=sequences,
         epochs=training.num_epochs,
         epoch_fraction=training.epoch_dataset_fraction,
-        decay_start=1.0 - training.decay_fraction,
+        # The other schedules have no stretch of their own that decays; new data and lengths may join them to the end.
+        decay_start=1.0 - training.decay_fraction if training.lr_schedule == "wsd" else 1.0,
         horizon_steps=training.lr_decay_steps,
         logging_steps=training.logging_steps,
         eval_steps=training.eval_steps or default_interval(total, EVALUATIONS_PER_RUN),

@@ -115,10 +115,20 @@ def given_place(config: Config) -> RunPlace | None:
         return RunPlace(layout, is_new=not has_run)
     if training.resume == "never":
         return None
+    if training.resume != "auto":
+        named = _run_of(Path(training.resume))
+        if named is not None:
+            return RunPlace(RunLayout(named), is_new=False)
     unfinished, _ = find_same(config)
     if unfinished is None:
         return None
     return RunPlace(unfinished, is_new=False, remark=f"found the unfinished run {unfinished.path} of this configuration: resuming it")
+
+
+def _run_of(checkpoint: Path) -> Path | None:
+    """The run directory that a checkpoint, a store or a run itself lies in."""
+    place = checkpoint.resolve()
+    return next((folder for folder in (place, *place.parents[:2]) if (folder / RUN_FILE).is_file()), None)
 
 
 def new_place(config: Config, *, size: str, dataset: str, sequence_length: int) -> RunPlace:
@@ -148,10 +158,11 @@ def opened(place: RunPlace, config: Config, *, config_text: str, world: World) -
         for directory in (layout.checkpoints, layout.training_logs, layout.plots, layout.samples):
             make_directory(directory)
         if place.is_new:
+            write_bytes(layout.config, config_text.encode())
+            # Written last: a directory with it is a run, one without it is begun again.
             write_json(
                 layout.path / RUN_FILE, {"format": 1, "fingerprint": fingerprint(config), "name": config.training.run_name or place.name}
             )
-            write_bytes(layout.config, config_text.encode())
         else:
             _require_readable(layout)
         world.barrier()

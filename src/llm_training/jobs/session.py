@@ -51,6 +51,20 @@ from llm_training.training.stopping import SECONDS_PER_HOUR, Clock, Stopping
 SMALLEST_BUDGET_SHARE = 0.8
 # Evaluations and checkpoints take about this share of the time; the pacer leaves it free.
 SIDE_SHARE = 0.03
+# What the plan, the start or the record decides: a resume says that it holds.
+HELD_FIELDS = {
+    "training.precision",
+    "training.compile",
+    "training.eval_steps",
+    "training.save_steps",
+    "training.warmup_steps",
+    "training.warmup_ratio",
+    "training.decay_fraction",
+    "training.lr_decay_steps",
+    "training.estimated_full_sequences",
+    "training.time_budget_minutes",
+    "evaluation.max_tokens",
+}
 LENGTH_FIELDS = {"training.max_steps", "training.max_tokens", "training.num_epochs"}
 COMPILER_CACHE = Path("~/.cache/llm-training/compiler").expanduser()
 
@@ -67,11 +81,13 @@ class OpenedSession:
         plan_lines: tuple[str, ...],
         loader: BatchLoader,
         log: JsonlAppender | None,
+        micro_batch: int,
     ) -> None:
         self.context = context
         self.session = session
         self.model = model
         self.plan_lines = plan_lines
+        self.micro_batch = micro_batch
         self._saver = saver
         self._loader = loader
         self._log = log
@@ -161,8 +177,12 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
     feed = Feed(context, state.plan, pin, batching.micro)
     saver = Saver(context, model, optimizer, facts, store)
     saver.state, saver.pin, saver.loss_scale = state, pin, loss_scale
+    if ref is not None and ref.validation_loss is not None:
+        saver.validation = (ref.step, ref.validation_loss)  # saved again at this step, the checkpoint must keep it
     # Compiling is part of the training time: it is what the user waits for.
     clock = Clock(time.monotonic, used_before=state.elapsed_seconds)
+    problems: list[str] = []
+    outcome = decisions.at(0, "compiled")
     stepper = build_stepper(
         model,
         optimizer,
@@ -172,16 +192,21 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
         seed=config.training.seed,
         max_grad_norm=config.training.max_grad_norm,
         loss_scale=loss_scale,
-        compiles=bool(start["compile"]),
+        compiles=bool(start["compile"]) and (outcome is None or bool(outcome["is_on"])),
         compile_cache=COMPILER_CACHE,
         example=lambda: feed.fetch(state.step),
-        note=lambda line: context.bus.publish(Notice(message=line, level="warning")),
+        note=problems.append,
     )
+    for line in problems:
+        unlike = "; the run was compiled before: results may differ in rounding" if outcome is not None else ""
+        context.bus.publish(Notice(message=line + unlike, level="warning"))
+    if outcome is None and start["compile"]:
+        decisions.record(0, "compiled", is_on=not problems)
     session = _assemble(context, state, stepper, feed, saver, decisions, start, settings, model, precision, peak_flops, clock)
     _take_in_growth(context, session, feed)
     _take_new_length(context, session, feed)
     lines = tuple(start["lines"]) if state.step == 0 else _resume_lines(state)
-    return OpenedSession(context, session, model, saver, lines, feed.loader, log)
+    return OpenedSession(context, session, model, saver, lines, feed.loader, log, batching.micro)
 
 
 def recorded_choice(layout: RunLayout | None) -> Choice | None:
@@ -204,7 +229,7 @@ def _find_checkpoint(context: RunContext, store: CheckpointStore) -> CheckpointR
         ref = store.find(str(path), quarantine=False)
     for refusal in ref.refused if ref else ():
         context.bus.publish(Notice(message=f"passed over {refusal.path.name}: {refusal.reason}", level="warning"))
-    if ref is not None and resume != "auto" and context.world.is_main:
+    if ref is not None and resume != "auto" and context.world.is_main and ref.path.parent.resolve() == store.root.resolve():
         for moved in store.set_aside_after(ref.step):
             context.bus.publish(Notice(message=f"set aside {moved.path.name}: {moved.reason}"))
     return ref
@@ -289,6 +314,8 @@ def _assemble(
             world=world,
             should_stop=stopping.is_out_of_time if world.size == 1 else None,
         )
+        if figures is None:
+            return None
         saver.validation = (state.step, figures.loss_nats)
         done = EvaluationCompleted(
             step=state.step,
@@ -304,6 +331,12 @@ def _assemble(
         return done
 
     def take_in(record: Mapping[str, Any]) -> None:
+        if record["kind"] == "length":
+            state.plan = state.plan.joined(
+                Join(step=state.step, total_steps=int(record["total_steps"]), sequences=state.plan.sequences, reason="length")
+            )
+            feed.follow(state.plan)
+            return
         pin = Pin.from_json(record["pin"])
         old = state.plan
         state.plan = old.joined(Join(step=state.step, total_steps=int(record["total_steps"]), sequences=pin.num_rows, reason="growth"))
@@ -336,9 +369,16 @@ def _assemble(
         take_in=take_in,
         mfu=lambda speed: mfu_fraction(speed, flops, peak_flops * world.size),
         memory_bytes=_memory_reader(context.device),
-        pacer=None if deadline is None else Pacer(float(deadline), side_share=SIDE_SHARE, most_steps=feed.given_length()),
+        pacer=None if deadline is None else _pacer(float(deadline), state, feed),
         saves_at_epochs=state.plan.epochs is not None,
     )
+
+
+def _pacer(deadline_seconds: float, state: TrainState, feed: Feed) -> Pacer:
+    pacer = Pacer(deadline_seconds, side_share=SIDE_SHARE, most_steps=feed.given_length())
+    if state.step:
+        pacer.continue_from(state.step / state.plan.total_steps)
+    return pacer
 
 
 def _take_in_growth(context: RunContext, session: Session, feed: Feed) -> None:
@@ -370,25 +410,27 @@ def _take_in_growth(context: RunContext, session: Session, feed: Feed) -> None:
 
 def _take_new_length(context: RunContext, session: Session, feed: Feed) -> None:
     """On resume with other steps, tokens or epochs: stretch or shorten what is left, unless the rate is already falling."""
-    state = session.state
+    state, decisions = session.state, session.decisions
     changed = changed_fields(context.layout, context.config) if state.step else {}
     for name, (old, new) in changed.items():
-        context.bus.publish(Notice(message=f"resuming with {name}: {old} -> {new}", level="warning"))
-    if not changed.keys() & LENGTH_FIELDS or session.decisions.is_replaying(state.step + 1):
+        holds = name in HELD_FIELDS
+        line = f"the run keeps {name}: {old} ({new} was asked for)" if holds else f"resuming with {name}: {old} -> {new}"
+        context.bus.publish(Notice(message=line, level="warning"))
+    recorded = decisions.at(state.step, "length")
+    if recorded is not None and not any(join.step == state.step and join.reason == "length" for join in state.plan.joins):
+        session.take_in(recorded)
         return
-    recorded = session.decisions.at(state.step, "length")
-    total = int(recorded["total_steps"]) if recorded else feed.total_wanted(state.step)
+    if recorded is not None or not changed.keys() & LENGTH_FIELDS:
+        return
+    total = feed.total_wanted(state.step)
     if total == state.plan.total_steps:
         return
-    if state.plan.is_decaying(state.step) or state.step >= state.plan.total_steps:
+    if decisions.is_replaying(state.step + 1) or state.plan.is_decaying(state.step) or state.step >= state.plan.total_steps:
         context.bus.publish(
-            Notice(message=f"the rate is already falling: the run ends at {state.plan.total_steps:,} steps as planned", level="warning")
+            Notice(message=f"the new length comes too late: the run ends at {state.plan.total_steps:,} steps as planned", level="warning")
         )
         return
-    if recorded is None:
-        session.decisions.record(state.step, "length", total_steps=total)
-    state.plan = state.plan.joined(Join(step=state.step, total_steps=total, sequences=state.plan.sequences, reason="length"))
-    feed.follow(state.plan)
+    session.take_in(decisions.record(state.step, "length", total_steps=total))
 
 
 def _memory_reader(device: Device) -> Any:

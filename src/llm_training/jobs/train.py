@@ -19,11 +19,11 @@ from llm_training.config.load import Loaded
 from llm_training.config.root import Config
 from llm_training.config.show import describe
 from llm_training.errors import ConfigError, MemoryLimitError, StoppedEarly
-from llm_training.events import EventBus, Notice, PlanReady, RunFinished
+from llm_training.events import Event, EventBus, Notice, PlanReady, RunFinished
 from llm_training.jobs import finishing, planning, run_directory
 from llm_training.jobs.context import RunContext
 from llm_training.jobs.datasets import PreparedData, pack_data, scan_data
-from llm_training.jobs.session import open_session, recorded_choice
+from llm_training.jobs.session import OpenedSession, open_session, recorded_choice
 from llm_training.jobs.starting_point import choose_spec
 from llm_training.model.sizes import human_count
 from llm_training.model.spec import ModelSpec
@@ -155,17 +155,26 @@ def _agreed(world: World, place: run_directory.RunPlace | None) -> run_directory
 
 def _run(context: RunContext, machine: Machine, *, name: str) -> RunResult:
     bus, layout = context.bus, context.layout
+    early: list[Event] = []  # facts of the opening (growth, fall-backs), until the logs know at which step they begin
+    unsubscribe = bus.subscribe(early.append)
     opened = open_session(context, peak_flops=machine.peak_flops, waited_seconds=time.monotonic() - machine.started_at)
+    unsubscribe()
     state = opened.session.state
     if machine.world.is_main:
-        bus.subscribe(MetricsLog(layout.metrics, resume_step=state.step))
+        metrics = MetricsLog(layout.metrics, resume_step=state.step)
+        for event in early:
+            metrics(event)
+        bus.subscribe(metrics)
         run_log = run_log_path(layout.training_logs, name)
         bus.subscribe(RunLog(run_log, name=name, metrics=layout.metrics, resume_step=state.step, logging_steps=state.plan.logging_steps))
     _publish_plan(bus, name, state.plan, opened.model.spec, opened.plan_lines)
     if state.step >= state.plan.total_steps and run_directory.is_finished(layout):
-        bus.publish(Notice(message=f"{layout.path} has finished at step {state.step:,}: nothing to do"))
         opened.close()
-        return RunResult(str(layout.path), "finished", state.step, checkpoint=str(layout.checkpoints / "latest"))
+        if (layout.path / finishing.FIGURES_FILE).exists() or not context.data.held_out.num_tokens:
+            bus.publish(Notice(message=f"{layout.path} has finished at step {state.step:,}: nothing to do"))
+            return RunResult(str(layout.path), "finished", state.step, checkpoint=str(layout.checkpoints / "latest"))
+        bus.publish(Notice(message=f"{layout.path} has finished at step {state.step:,}, but was stopped before its final figures"))
+        return _conclude(context, opened, str((layout.checkpoints / run_directory.FINAL).resolve()))
     try:
         reason = loop.run(opened.session)
         return _finish(context, opened, reason)
@@ -176,13 +185,14 @@ def _run(context: RunContext, machine: Machine, *, name: str) -> RunResult:
         raise MemoryLimitError(
             f"out of memory at step {state.step + 1}",
             where=str(layout.path),
-            remedy="the last checkpoint is kept; halve training.batch_size and run again: steps keep their size",
+            remedy=f"run again with half the micro-batch and steps of the same size: --output-dir {layout.path} "
+            f"--global-batch-tokens {state.plan.tokens_per_step} --batch-size {max(1, opened.micro_batch // 2)}",
         ) from error
     finally:
         opened.close()
 
 
-def _finish(context: RunContext, opened: Any, reason: str) -> RunResult:
+def _finish(context: RunContext, opened: OpenedSession, reason: str) -> RunResult:
     """Save under the right label; evaluate, sample and draw after a run that reached its end."""
     state, bus, layout = opened.session.state, context.bus, context.layout
     labels = {"finished": (run_directory.FINAL,), "time-limit": ("time-limit",)}.get(reason, ())
@@ -193,16 +203,23 @@ def _finish(context: RunContext, opened: Any, reason: str) -> RunResult:
         raise StoppedEarly(
             f"stopped by {why} after {state.step:,} of {state.plan.total_steps:,} steps",
             where=str(layout.path),
-            remedy="the same command resumes",
+            remedy="raise training.max_training_hours to go on" if reason == "time-limit" else "the same command resumes",
         )
+    return _conclude(context, opened, checkpoint)
+
+
+def _conclude(context: RunContext, opened: OpenedSession, checkpoint: str) -> RunResult:
+    """What follows the last step: figures, samples, the curve, the next commands. A stop in here is made up for by the next start."""
+    state, bus = opened.session.state, context.bus
     figures = finishing.evaluate_final(context, opened.model, state.step)
-    bus.publish(RunFinished(step=state.step, reason=reason, elapsed_seconds=state.elapsed_seconds, checkpoint=checkpoint))
+    bus.publish(RunFinished(step=state.step, reason="finished", elapsed_seconds=state.elapsed_seconds, checkpoint=checkpoint))
     curve = None
     if context.world.is_main:
         finishing.write_samples(context, opened.model, state.step)
         curve = finishing.draw_curve(context)
         finishing.say_next_commands(context, checkpoint, curve)
-    return RunResult(str(layout.path), reason, state.step, checkpoint, figures, planning.as_facts(state.plan, opened.model.spec), curve)
+    facts = planning.as_facts(state.plan, opened.model.spec)
+    return RunResult(str(context.layout.path), "finished", state.step, checkpoint, figures, facts, curve)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

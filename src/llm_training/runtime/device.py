@@ -61,6 +61,12 @@ def usable_cores() -> int:
     return cores
 
 
+def _threads_of_openmp() -> int:
+    """The first number of OMP_NUM_THREADS (it may be a list, one for each nesting level); 0 when it says nothing."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
+
+
 def choose_device(wanted: str, *, local_rank: int = 0, local_world_size: int = 1, threads: int = 0) -> Device:
     """Pick and prepare the device.
 
@@ -83,9 +89,15 @@ def choose_device(wanted: str, *, local_rank: int = 0, local_world_size: int = 1
     elif not available[wanted]():
         raise ConfigError(f"device {wanted} is not available here", where="resources.device", remedy="use auto or cpu")
     if not threads:
-        threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or max(1, usable_cores() // local_world_size)
+        threads = _threads_of_openmp() or max(1, usable_cores() // local_world_size)
     torch.set_num_threads(threads)
     if wanted == "cuda":
+        if local_rank >= torch.cuda.device_count():
+            raise ConfigError(
+                f"rank {local_rank} of this machine has no GPU of its own ({torch.cuda.device_count()} there)",
+                where="resources.device",
+                remedy="start as many ranks as there are GPUs, or use --device cpu",
+            )
         torch.cuda.set_device(local_rank)
         return Device("cuda", local_rank, torch.cuda.get_device_name(local_rank), threads)
     name = f"CPU, {threads} thread{'s' if threads > 1 else ''}" if wanted == "cpu" else "Apple GPU"

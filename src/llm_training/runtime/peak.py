@@ -17,7 +17,7 @@ def synchronize(device: Device) -> None:
         torch.mps.synchronize()
 
 
-def measure_matmul_flops(device: Device, precision: Precision, *, size: int | None = None, seconds: float = 0.25) -> float:
+def measure_matmul_flops(device: Device, precision: Precision, *, size: int | None = None, seconds: float = 0.1) -> float:
     """Best rate over repeated ``size x size`` products in the precision given, in FLOP/s.
 
     The best of the repetitions is taken, not the mean: it is a ceiling, and other work on the machine only lowers it.

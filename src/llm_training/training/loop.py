@@ -53,7 +53,7 @@ class Session:
         evaluate: held-out figures of the present weights.
         save: write a checkpoint with the labels given; returns the seconds it held training up (the write goes on behind).
         epoch_at: epochs completed after ``step`` steps, as a float.
-        take_in: apply a recorded growth of the cache at the present step.
+        take_in: apply a recorded growth of the cache or a new length at the present step.
         mfu: model FLOP utilisation at a speed in tokens per second.
         memory_bytes: memory in use.
     """
@@ -98,7 +98,8 @@ def run(session: Session) -> str:
         _report(session, outcome, rates, waited)
         _replan(session)
         _do_what_is_due(session)
-        session.guard.account(step=state.step, is_skipped=outcome.is_skipped)
+        # While the fp16 scale is being found, overflows are the search and no failure.
+        session.guard.account(step=state.step, is_skipped=outcome.is_skipped and not session.stepper.loss_scale.is_searching)
     return reason
 
 
@@ -157,9 +158,10 @@ def _report(session: Session, outcome: StepOutcome, rates: dict[str, float], wai
 def _replan(session: Session) -> None:
     """Apply what the record says of this step; else fit the total to the time budget from the measured speed."""
     state, decisions = session.state, session.decisions
-    growth = decisions.at(state.step, "growth")
-    if growth is not None:
-        session.take_in(growth)
+    for kind in ("growth", "length"):
+        change = decisions.at(state.step, kind)
+        if change is not None:
+            session.take_in(change)
     recorded = decisions.at(state.step, "replan")
     if recorded is None:
         if session.pacer is None or decisions.is_replaying(state.step):

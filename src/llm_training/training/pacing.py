@@ -41,9 +41,13 @@ class Pacer:
         if self._measured_steps > 2:
             self._recent.append(seconds)
 
+    def continue_from(self, share: float) -> None:
+        """Count corrections up to this share of the run as done: an earlier session made or replayed them."""
+        self._crossed_share(share)
+
     def propose(self, step: int, total_steps: int, elapsed_seconds: float, *, is_first_plan: bool) -> int | None:
         """A new total at this step, or None to leave it."""
-        if len(self._recent) < min(FIRST_MEASURE_STEPS, 3):
+        if len(self._recent) < (3 if is_first_plan else FIRST_MEASURE_STEPS):
             return None
         if is_first_plan:
             is_due = len(self._recent) >= FIRST_MEASURE_STEPS or elapsed_seconds > 0.2 * self.deadline_seconds

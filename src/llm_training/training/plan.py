@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 
 
-def exact(value: float | int) -> Fraction:
+def exact(value: float | Fraction) -> Fraction:
     """The decimal a person wrote, exactly: ``exact(0.8) == Fraction(4, 5)``."""
     return Fraction(str(value))
 
@@ -28,7 +28,7 @@ def steps_for_epochs(sequences: int, epochs: float, fraction: float, effective_b
     return math.floor(exact(epochs) * exact(fraction) * sequences / effective_batch)
 
 
-def steps_after_join(closed_sequences: int, open_epochs: float, sequences: int, fraction: float, effective_batch: int) -> int:
+def steps_after_join(closed_sequences: int, open_epochs: float | Fraction, sequences: int, fraction: float, effective_batch: int) -> int:
     """Total steps once the cache holds ``sequences`` rows.
 
     Args:
