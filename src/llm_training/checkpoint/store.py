@@ -151,7 +151,7 @@ class CheckpointStore:
         execute_retention(self.root, plan)
         for ref, reason in plan:
             self._verified.pop(ref.path, None)
-            logger.info("removed %s: %s", ref.path.name, reason)
+            logger.debug("removed %s: %s", ref.path.name, reason)
         return plan
 
     def list_valid(self) -> list[CheckpointRef]:

@@ -297,7 +297,7 @@ def load_or_train_tokenizer(
             max_training_bytes=settings.max_training_bytes,
             # Asked for, a size is a promise; chosen by the dial, it is a wish.
             allow_smaller=settings.vocab_size is None,
-            progress=lambda done, _: bus.publish(Progress(task="Train tokenizer", done=done, total=total, unit="bytes")),
+            progress=lambda done, _: bus.publish(Progress(task="Train tokenizer", done=min(done, total - 1), total=total, unit="bytes")),
         )
         reader.close()
         bus.publish(Progress(task="Train tokenizer", done=total, total=total, unit="bytes"))
