@@ -88,7 +88,11 @@ def test_a_hundred_kills(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         expected = result_of(folder / "unkilled")
         assert [record["step"] for record in expected[1]] == list(range(1, STEPS + 1))
         kills = in_save = after_checkpoint = runs = 0
-        while kills < KILLS or in_save < KILLS_IN_A_SAVE or after_checkpoint < KILLS_AFTER_A_CHECKPOINT:
+
+        def is_wanting() -> bool:
+            return kills < KILLS or in_save < KILLS_IN_A_SAVE or after_checkpoint < KILLS_AFTER_A_CHECKPOINT
+
+        while is_wanting():
             runs += 1
             run = folder / f"killed-{runs}"
             while True:
@@ -96,7 +100,7 @@ def test_a_hundred_kills(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
                 aims_at_save = in_save < KILLS_IN_A_SAVE and rng.random() < 0.4
                 fault = f"{rng.choice(POINTS_IN_A_SAVE)}:kill@{rng.randint(1, 3)}" if aims_at_save else None
                 child = start(config(run.name), fault)
-                status = ended_by_itself(child, within_seconds=300 if fault or kills >= KILLS else rng.uniform(0.1, 0.9) * whole)
+                status = ended_by_itself(child, within_seconds=rng.uniform(0.1, 0.9) * whole if is_wanting() and not fault else 300)
                 if status == 0:
                     break
                 if status is None:
