@@ -37,11 +37,12 @@ test-fast: $(VENV)/.installed-test  ## the tests that take under two minutes tog
 test-nightly: $(VENV)/.installed-test  ## long fault and soak runs
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m nightly
 
-check: $(VENV)/.installed-test  ## lint, format, types, layers
+check: $(VENV)/.installed-test  ## lint, format, types, layers, generated texts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --config pyproject.toml
 	@$(BIN)/pyright
+	@$(BIN)/python scripts/make_texts.py --check
 
 fix: $(VENV)/.installed-test  ## repair what the linter and formatter can
 	@$(BIN)/ruff check --fix .

@@ -152,7 +152,9 @@ def test_every_preset_plans_and_builds_its_model(name: str) -> None:
     lines = planning.describe_plan(
         estimate, spec, choice, dataset="data", train_bytes=50_000_000, device=CPU, precision=Precision("fp32", "test")
     )
-    assert any(line.startswith("Steps: ") for line in lines)
+    (steps,) = [line for line in lines if line.startswith("Steps: ")]
+    tokens = estimate.plan.effective_batch * length
+    assert f" of {tokens:,} tokens ({estimate.plan.effective_batch} sequences)" in steps
 
 
 def test_the_warning_about_a_partial_cache_follows_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ class Capture(OptimizerSet):
 
 
 def gradients_of(
-    model: Transformer, input_ids: torch.Tensor, labels: torch.Tensor, sizes: Sequence[int], *, scale: float = 1.0
+    model: Transformer, input_ids: torch.Tensor, labels: torch.Tensor, sizes: Sequence[int], *, scale: float = 1.0, max_grad_norm: float | None = None
 ) -> tuple[float, list[torch.Tensor]]:
     """Loss and gradients of one step whose rows are split into micro-batches of these sizes."""
     capture = Capture(model)
@@ -55,7 +55,7 @@ def gradients_of(
         precision=Precision("fp32", "test"),
         world=World(),
         seed=0,
-        max_grad_norm=None,
+        max_grad_norm=max_grad_norm,
         has_dropout=False,
         loss_scale=LossScale(value=scale),
     )
@@ -121,6 +121,19 @@ def test_the_loss_scale_cancels_out() -> None:
     _, plain = gradients_of(model, ids, ids, [3, 4])
     _, scaled = gradients_of(model, ids, ids, [3, 4], scale=1024.0)
     assert relative_difference(scaled, plain) <= 1e-6
+
+
+@pytest.mark.parametrize("scale", [1.0, 1024.0])
+def test_clipping_bounds_the_norm_over_all_parameters_and_keeps_the_direction(scale: float) -> None:
+    model = Transformer(SPECS["qwen3"])
+    initialise(model, seed=3)
+    ids = torch.randint(0, VOCABULARY, (ROWS, LENGTH), generator=torch.Generator().manual_seed(1))
+    _, whole = gradients_of(model, ids, ids, [3, 4])
+    norm = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in whole))
+    _, clipped = gradients_of(model, ids, ids, [3, 4], scale=scale, max_grad_norm=norm / 4)
+    assert relative_difference([4 * gradient for gradient in clipped], whole) <= 1e-5
+    _, untouched = gradients_of(model, ids, ids, [3, 4], scale=scale, max_grad_norm=norm * 1.01)
+    assert relative_difference(untouched, whole) <= 1e-6
 
 
 def test_a_step_without_counted_tokens_moves_nothing() -> None:
