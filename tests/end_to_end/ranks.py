@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import json
 import os
+import random
 import signal
 import socket
 import time
@@ -22,6 +25,7 @@ from llm_training.training.step import MicroBatch, StepOutcome, Stepper
 from tests.end_to_end.tiny import digest
 
 LONGEST_SECONDS = 150.0
+PORTS = range(10_000, 30_000)
 
 
 @dataclass
@@ -50,10 +54,15 @@ Work = Callable[[int, EventBus], object]
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that nobody listens on now, below those that systems hand to outgoing connections.
+
+    One of those could be taken meanwhile, even by a rank that asks for rank 0 too early and so connects to itself.
+    """
+    for port in random.SystemRandom().sample(PORTS, 100):
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
 
 
 def run_ranks(size: int, folder: Path, work: Work) -> list[RankRecord]:
@@ -76,9 +85,12 @@ def run_ranks(size: int, folder: Path, work: Work) -> list[RankRecord]:
                 codes[rank] = os.waitstatus_to_exitcode(status)
         time.sleep(0.01)
     for child in waiting.values():
+        os.kill(child, signal.SIGUSR1)  # where does it hang? its stacks go to standard error
+        time.sleep(0.5)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    assert not waiting, f"ranks {sorted(waiting)} hang"
+    ended = {rank: (folder / f"rank-{rank}.json").read_text()[-500:] for rank in codes if codes[rank] == 0}
+    assert not waiting, f"ranks {sorted(waiting)} hang; the others: {ended}"
     assert all(code <= 0 for code in codes.values()), f"a rank met a bug: {codes}"
     return [
         RankRecord(code=codes[rank]) if codes[rank] else RankRecord(**json.loads((folder / f"rank-{rank}.json").read_text()))
@@ -96,6 +108,7 @@ def _start(rank: int, size: int, port: int, path: Path, work: Work) -> int:
     if child:
         return child
     try:
+        faulthandler.register(signal.SIGUSR1, file=2)
         forget_visits()
         places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
         os.environ.update({name: str(value) for name, value in places.items()}, MASTER_ADDR="127.0.0.1")
