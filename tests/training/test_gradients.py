@@ -44,7 +44,13 @@ class Capture(OptimizerSet):
 
 
 def gradients_of(
-    model: Transformer, input_ids: torch.Tensor, labels: torch.Tensor, sizes: Sequence[int], *, scale: float = 1.0, max_grad_norm: float | None = None
+    model: Transformer,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    sizes: Sequence[int],
+    *,
+    scale: float = 1.0,
+    max_grad_norm: float | None = None,
 ) -> tuple[float, list[torch.Tensor]]:
     """Loss and gradients of one step whose rows are split into micro-batches of these sizes."""
     capture = Capture(model)
