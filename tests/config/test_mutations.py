@@ -33,18 +33,21 @@ SCALARS: list[Any] = [
 BYTES = b"\x00\t\n\r :-?[]{},#&*!|>'\"%@`~.\\/eE+0179xX_\x7f\x80\xc3\xe2\xed\xa0\xef\xbb\xbf\xf0\xff"
 
 
-def test_only_the_documented_error_escapes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("seed", "number_of_mutations"), [(SEED, NUM_MUTATIONS), pytest.param(None, 20 * NUM_MUTATIONS, marks=pytest.mark.nightly)]
+)
+def test_only_the_documented_error_escapes(seed: int | None, number_of_mutations: int, tmp_path: Path) -> None:
     with memory_directory(tmp_path) as directory:
-        _throw_mutations(directory)
+        _throw_mutations(directory, time.time_ns() if seed is None else seed, number_of_mutations)
 
 
-def _throw_mutations(directory: Path) -> None:
-    chance = random.Random(SEED)
+def _throw_mutations(directory: Path, seed: int, number_of_mutations: int) -> None:
+    chance = random.Random(seed)
     valid = [plain_yaml(Config()).encode(), _small().encode(), json.dumps(_tree(chance, valid=True)).encode(), _toml().encode()]
     suffixes = ["yaml", "yaml", "json", "toml"]
     accepted = 0
     began = time.perf_counter()
-    for number in range(NUM_MUTATIONS):
+    for number in range(number_of_mutations):
         which = chance.randrange(4)
         data, suffix = _mutate(chance, valid[which], suffixes[which])
         environ, cli = _words(chance)
@@ -56,13 +59,13 @@ def _throw_mutations(directory: Path) -> None:
             lines = error.lines()
             assert lines and all("\n" not in line for line in lines), (number, data)
         except BaseException as error:
-            pytest.fail(f"mutation {number} of seed {SEED}: {type(error).__name__}: {error}\n{suffix}: {data[:2000]!r}\n{environ} {cli}")
+            pytest.fail(f"mutation {number} of seed {seed}: {type(error).__name__}: {error}\n{suffix}: {data[:2000]!r}\n{environ} {cli}")
         else:
             accepted += 1
             assert isinstance(loaded.config, Config)
     seconds = time.perf_counter() - began
-    print(f"{NUM_MUTATIONS} mutations, {accepted} still valid, {NUM_MUTATIONS / seconds:,.0f} a second")
-    assert NUM_MUTATIONS * 0.02 < accepted < NUM_MUTATIONS * 0.8  # the mutator neither hits nothing nor breaks everything
+    print(f"{number_of_mutations} mutations, {accepted} still valid, {number_of_mutations / seconds:,.0f} a second")
+    assert number_of_mutations * 0.02 < accepted < number_of_mutations * 0.8  # the mutator neither hits nothing nor breaks everything
 
 
 def _mutate(chance: random.Random, valid: bytes, suffix: str) -> tuple[bytes, str]:

@@ -1,7 +1,7 @@
 """One hundred ``kill -9`` at random moments: every run ends equal to the one that was never killed.
 
 Children are forked from this warm process, so that a start costs a fraction of a second. Twenty kills fall at named points
-inside a save; of the others most come after the first checkpoint. Counts are printed.
+inside a save; of the others most come after the first checkpoint. Counts are printed. The nightly run draws other moments.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tests.faults.memory import memory_directory
 
 STEPS = 64
 POINTS_IN_A_SAVE = ("ckpt.before_model", "ckpt.after_model", "ckpt.before_manifest", "ckpt.after_manifest", "ckpt.after_rename")
+SEED = 20_240_601
 KILLS, KILLS_IN_A_SAVE, KILLS_AFTER_A_CHECKPOINT = 100, 20, 60
 FILES = ("model.safetensors", "training_state/optimizer.safetensors", "config.json", "tokenizer.json")
 
@@ -70,9 +71,13 @@ def result_of(run: Path) -> tuple[list[FileRecord], list[dict[str, Any]]]:
     ]
 
 
-def test_a_hundred_kills(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("seed", "times"), [(SEED, 1), pytest.param(None, 5, marks=pytest.mark.nightly)], ids=["a-hundred", "five-hundred"]
+)
+def test_kills(seed: int | None, times: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     monkeypatch.setattr("llm_training.jobs.train.measure_matmul_flops", lambda *_: 1e11)
-    rng = random.Random(20_240_601)
+    seed = time.time_ns() if seed is None else seed
+    rng = random.Random(seed)
     with memory_directory(tmp_path) as folder:
         source = write_corpus(folder / "corpus")
         changes = {"training.max_steps": STEPS, "training.save_steps": 4, "training.eval_steps": 32}
@@ -90,14 +95,15 @@ def test_a_hundred_kills(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         kills = in_save = after_checkpoint = runs = 0
 
         def is_wanting() -> bool:
-            return kills < KILLS or in_save < KILLS_IN_A_SAVE or after_checkpoint < KILLS_AFTER_A_CHECKPOINT
+            wanted = (KILLS * times, KILLS_IN_A_SAVE * times, KILLS_AFTER_A_CHECKPOINT * times)
+            return any(count < least for count, least in zip((kills, in_save, after_checkpoint), wanted, strict=True))
 
         while is_wanting():
             runs += 1
             run = folder / f"killed-{runs}"
             while True:
                 has_checkpoint = (run / "checkpoints" / "latest").exists()
-                aims_at_save = in_save < KILLS_IN_A_SAVE and rng.random() < 0.4
+                aims_at_save = in_save < KILLS_IN_A_SAVE * times and rng.random() < 0.4
                 fault = f"{rng.choice(POINTS_IN_A_SAVE)}:kill@{rng.randint(1, 3)}" if aims_at_save else None
                 child = start(config(run.name), fault)
                 status = ended_by_itself(child, within_seconds=rng.uniform(0.1, 0.9) * whole if is_wanting() and not fault else 300)
@@ -111,6 +117,6 @@ def test_a_hundred_kills(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
                     in_save += 1
                 kills += 1
                 after_checkpoint += has_checkpoint
-            assert result_of(run) == expected, f"run {runs} differs after kills"
+            assert result_of(run) == expected, f"run {runs} of seed {seed} differs after kills"
     with capsys.disabled():
         print(f"\n{kills} kills over {runs} runs: {after_checkpoint} after the first checkpoint, {in_save} inside a save; all ended equal")
