@@ -158,7 +158,7 @@ def require_same(recorded: Mapping[str, Any], facts: RunFacts, *, where: str) ->
         raise IntegrityError(
             f"the run cannot be resumed with other settings ({'; '.join(fatal)})",
             where=where,
-            remedy="use the settings of the run, or start a new one with --resume never",
+            remedy="use the settings of the run, or another --output-dir for a new one",
         )
     return [f"resuming with {change}: results may differ in rounding" for change in changes(NOTED)]
 
@@ -174,7 +174,7 @@ def require_same_shape(ref: CheckpointRef, recorded: ModelSpec, wanted: ModelSpe
         raise IntegrityError(
             f"the checkpoint holds another model ({'; '.join(differences)})",
             where=str(ref.path),
-            remedy="use the shape of the run, or start a new one with --resume never",
+            remedy="use the shape of the run, or another --output-dir for a new one",
         )
 
 

@@ -32,13 +32,15 @@ from llm_training.jobs.models import locate_model
 from llm_training.runtime.device import usable_cores
 from llm_training.runtime.signals import StopFlag
 from llm_training.runtime.world import World
-from llm_training.storage.durable import make_directory
+from llm_training.storage.durable import make_directory, write_bytes
 from llm_training.storage.reading import read_json
 from llm_training.storage.runs import RunLayout
 from llm_training.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llm_training.tokenizer.train import train_tokenizer
 
 PLANS_DIRECTORY, TOKENIZERS_DIRECTORY = "plans", "tokenizers"
+# The convention of bford.info/cachedir.
+CACHE_TAG, CACHE_SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n# A token cache of llm-training.\n"
 _PLAN_KIND, _PLAN_VERSION = "llm-training corpus plan", 1
 # Starting a process costs seconds of imports, and the encoder itself already uses several threads: on two cores one process
 # packs 80 MB faster than two (benchmarks/results/tokenize_and_pack.json).
@@ -154,10 +156,20 @@ def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool) -
     path = _plan_path(corpus, config)
     previous = None if is_fresh else _read_plan(path)
     plan = make_plan(corpus, previous, notify=lambda line: bus.publish(Notice(message=line)))
+    if plan != previous and plan.skipped:
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(plan.skipped.items()))
+        bus.publish(Notice(message=f"left out of the sources: {counts}", level="warning"))
     if plan != previous:
         make_directory(path.parent)
+        _tag_as_cache(Path(config.cache.dir))
         write_sealed(path, {"kind": _PLAN_KIND, "version": _PLAN_VERSION, "plan": plan.to_json()})
     return plan
+
+
+def _tag_as_cache(directory: Path) -> None:
+    """Mark the directory for backup programs, and for us when somebody trains on a folder around it."""
+    if not (directory / CACHE_TAG).exists():
+        write_bytes(directory / CACHE_TAG, CACHE_SIGNATURE)
 
 
 def _train_bytes(plan: Plan, validation_fraction: float) -> int:

@@ -37,6 +37,7 @@ MUON_RATE, MUON_ADAMW_RATE, MUON_BETA1 = 0.02, 0.01, 0.8
 ADAMW_RATE, ADAMW_RATE_WIDTH, ADAMW_BETA1, ADAMW_WEIGHT_DECAY = 1e-3, 256, 0.9, 0.1
 # Weights of another model are moved little; the usual order of magnitude for continuing them.
 FINE_TUNING_RATE = 5e-5
+MANY_PASSES = 16
 
 
 @dataclass(frozen=True)
@@ -258,6 +259,20 @@ def warn_about_partial_cache(plan: TrainingPlan) -> str | None:
     return (
         f"warm-up takes {plan.warmup_steps:,} steps, but the run has {plan.total_steps:,} with what the cache holds now: "
         "the rate reaches its peak only if the cache grows or the run is made longer"
+    )
+
+
+def warn_about_repetition(plan: TrainingPlan, num_tokens: int) -> str | None:
+    """A line when the run sees each of its ``num_tokens`` unique tokens more often than does any good.
+
+    Up to about four passes are worth nearly as much as new text, past sixteen little is left (Muennighoff et al. 2023).
+    """
+    passes = plan.target_tokens / max(1, num_tokens)
+    if passes <= MANY_PASSES:
+        return None
+    return (
+        f"the run passes {passes:,.0f} times over {num_tokens:,} tokens and will learn them by heart: give more text or less time; "
+        "best_model keeps the best point"
     )
 
 

@@ -18,8 +18,8 @@ from llm_training.jobs.feed import order_of_plan
 from llm_training.jobs.logs import locate_run
 
 
-def documents_of_step(run: str, step: int) -> list[tuple[int, str, str, int, int]]:
-    """The documents whose tokens made a step: row, id, source, position in the source, tokens.
+def documents_of_step(run: str, step: int) -> list[tuple[int, str, str, int, int, int]]:
+    """The documents whose tokens made a step: row, id, source, record in the source, first token in the document, tokens.
 
     Args:
         run: a run directory or name.
@@ -47,4 +47,4 @@ def documents_of_step(run: str, step: int) -> list[tuple[int, str, str, int, int
     dataset = PackedDataset(store, PackedView.open(view_directory(Path(config.cache.dir), settings)), progress.pin)
     rows = order_of_plan(plan, int(facts["seed"])).rows((step - 1) * plan.effective_batch, step * plan.effective_batch)
     described = dataset.describe(np.asarray(rows, dtype=np.int64))
-    return [(row.row, piece.id, piece.source, piece.position, piece.num_tokens) for row in described for piece in row.pieces]
+    return [(row.row, piece.id, piece.source, piece.position, piece.start, piece.num_tokens) for row in described for piece in row.pieces]

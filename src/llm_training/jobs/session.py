@@ -53,6 +53,7 @@ SMALLEST_BUDGET_SHARE = 0.8
 SIDE_SHARE = 0.03
 # What the plan, the start or the record decides: a resume says that it holds.
 HELD_FIELDS = {
+    "model.size",
     "training.precision",
     "training.compile",
     "training.eval_steps",
@@ -365,6 +366,7 @@ def _assemble(
         rates=lambda step: rates.at(step, state.plan),
         evaluate=evaluate,
         save=saver.save,
+        poll_saves=saver.poll,
         epoch_at=feed.epoch_at,
         take_in=take_in,
         mfu=lambda speed: mfu_fraction(speed, flops, peak_flops * world.size),

@@ -168,10 +168,14 @@ def _run(context: RunContext, machine: Machine, *, name: str) -> RunResult:
         run_log = run_log_path(layout.training_logs, name)
         bus.subscribe(RunLog(run_log, name=name, metrics=layout.metrics, resume_step=state.step, logging_steps=state.plan.logging_steps))
     _publish_plan(bus, name, state.plan, opened.model.spec, opened.plan_lines)
+    repetition = planning.warn_about_repetition(state.plan, context.data.num_tokens)
+    if repetition:
+        bus.publish(Notice(message=repetition, level="warning"))
     if state.step >= state.plan.total_steps and run_directory.is_finished(layout):
         opened.close()
         if (layout.path / finishing.FIGURES_FILE).exists() or not context.data.held_out.num_tokens:
-            bus.publish(Notice(message=f"{layout.path} has finished at step {state.step:,}: nothing to do"))
+            more = f"llm-train SOURCES --init-from {layout.path} --output-dir ANOTHER"
+            bus.publish(Notice(message=f"{layout.path} has finished at step {state.step:,}: nothing to do; to train on: {more}"))
             return RunResult(str(layout.path), "finished", state.step, checkpoint=str(layout.checkpoints / "latest"))
         bus.publish(Notice(message=f"{layout.path} has finished at step {state.step:,}, but was stopped before its final figures"))
         return _conclude(context, opened, str((layout.checkpoints / run_directory.FINAL).resolve()))
