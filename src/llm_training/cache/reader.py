@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,15 +166,18 @@ def _last_labels(ends: Int64Array, chunk: ChunkTokens, separator_id: int, strate
     return labels
 
 
-def held_out_documents(store: ChunkStore) -> tuple[NDArray[np.unsignedinteger], Int64Array]:
+def held_out_documents(store: ChunkStore, slices: Sequence[int] | None = None) -> tuple[NDArray[np.unsignedinteger], Int64Array]:
     """The frozen validation set: all tokens, and ``[D + 1]`` document offsets into them, without separators.
+
+    Args:
+        slices: those whose held-out documents are wanted; None: of all slices of the first plan.
 
     Raises:
         IntegrityError: a chunk is missing or damaged.
         StorageError: it cannot be read.
     """
     tokens, lengths = [], [np.zeros(1, dtype=np.int64)]
-    for number in range(store.validation_slices):
+    for number in range(store.validation_slices) if slices is None else slices:
         chunk = store.read(VALIDATION, number)
         is_text = chunk.tokens != store.settings.separator_id
         tokens.append(chunk.tokens[is_text])

@@ -10,7 +10,7 @@ from llm_training.config.section import Section
 
 PackingStrategy = Literal["best_fit", "first_fit", "greedy", "none"]
 Compression = Literal["lz4", "zstd", "none"]
-Growth = Literal["resume", "off"]
+Growth = Literal["resume", "live", "off"]
 
 
 class CacheConfig(Section):
@@ -25,5 +25,9 @@ class CacheConfig(Section):
     compression: Annotated[Compression, Field(description="compression of the chunks")] = "lz4"
     chunk_bytes: Annotated[int, Field(ge=10_000, le=2**31 - 1, description="text per chunk, bytes")] = 8_388_608
     workers: Annotated[int, Field(ge=0, le=1_024, description="processes that build chunks; 0: one per usable core")] = 0
-    growth: Annotated[Growth, Field(description="resume: take in new chunks when a run resumes; off: keep the recorded total")] = "resume"
+    growth: Annotated[
+        Growth,
+        Field(description="resume: take in new chunks when a run resumes; live: also while it trains; off: keep the recorded total"),
+    ] = "resume"
+    growth_check_steps: Annotated[int, Field(ge=1, description="with growth live: steps between two looks for new chunks")] = 50
     validation: Annotated[bool, Field(description="check sizes and hashes of every chunk when the cache is opened")] = False

@@ -12,7 +12,7 @@ from llm_training.cache.packing import STRATEGIES
 from llm_training.cache.store import METADATA_NAME, ChunkStore
 from llm_training.cache.view import VIEWS_DIRECTORY, PackedView, build_view
 from llm_training.config.root import Config
-from llm_training.errors import IntegrityError
+from llm_training.errors import ConfigError, IntegrityError
 from llm_training.events import EventBus
 from llm_training.jobs import datasets
 from llm_training.jobs.planning import choose_shape
@@ -29,7 +29,8 @@ DIAL_FLOPS = 2e12
 class CacheReport:
     """What was built and what is there.
 
-    ``verified`` is None unless it was asked for; ``view`` is empty when there are no rows of this length yet.
+        ``left`` counts chunks of the plan that are still to be built. ``verified`` is None unless it was asked for; ``view`` is
+    empty when there are no rows of this length yet.
     """
 
     dataset: str
@@ -43,6 +44,7 @@ class CacheReport:
     num_sequences: int
     details: tuple[str, ...]
     verified: bool | None = None
+    left: int = 0
 
     def lines(self) -> Sequence[str]:
         """For people."""
@@ -53,18 +55,32 @@ class CacheReport:
         verified = ["every chunk and every row plan verified"] if self.verified else []
         repaired = [f"repaired: {reason}" for reason in self.repaired]
         ignored = [f"ignored, not ours: {name}" for name in self.ignored]
-        return [*self.details, *built, *repaired, *ignored, *verified, f"tokens {self.directory}", *rows]
+        left = [f"{self.left:,} chunks are left for the next build"] if self.left else []
+        return [*self.details, *built, *left, *repaired, *ignored, *verified, f"tokens {self.directory}", *rows]
 
 
 def build(
-    config: Config, *, mode: str = "normal", force_rebuild: bool = False, verify: bool = False, bus: EventBus | None = None
+    config: Config,
+    *,
+    mode: str = "normal",
+    force_rebuild: bool = False,
+    verify: bool = False,
+    max_chunks: int | None = None,
+    bus: EventBus | None = None,
 ) -> CacheReport:
     """Build what is missing; with ``verify`` check everything and build nothing.
 
+    Args:
+        max_chunks: build at most so many chunks now; the next call builds on.
+
     Raises:
+        ConfigError: ``max_chunks`` below 1, or with ``force_rebuild``, which swaps only what is whole.
         IntegrityError: ``verify`` found damage (all of it named), or the cache under this name holds other data.
         DataError, StorageError, LockedError, StoppedEarly: see the rooms.
     """
+    if max_chunks is not None and (max_chunks < 1 or force_rebuild):
+        what = "--chunks cannot go with --force-rebuild" if force_rebuild else f"--chunks is {max_chunks}, at least 1 can be built"
+        raise ConfigError(what, remedy="leave --chunks out to build everything")
     bus = bus or EventBus()
     cache = Path(config.cache.dir)
     with stop_on_signals() as stop:
@@ -90,7 +106,7 @@ def build(
             view = _require_whole(cache, store, choice.sequence_length, config.cache.packing_strategy)
             return _report(store, view, None)
         chosen = "force_rebuild" if force_rebuild else mode
-        result = datasets.build_cache(scanned, config, tokenizer, directory, identity, bus, stop, mode=chosen)
+        result = datasets.build_cache(scanned, config, tokenizer, directory, identity, bus, stop, mode=chosen, max_chunks=max_chunks)
         store = ChunkStore.open(store_directory(cache, identity))
         view = build_view(cache, store, choice.sequence_length, config.cache.packing_strategy, check_content=mode == "inverse")
         update_registry(cache)
@@ -110,6 +126,7 @@ def _report(store: ChunkStore, view: PackedView | None, result: BuildResult | No
         num_sequences=view.stats.num_rows if view else 0,
         details=tuple(datasets.describe_store(store, view)),
         verified=None if result else True,
+        left=len(store.unbuilt()),
     )
 
 

@@ -20,6 +20,7 @@ from llm_training.cache.catalog import Identity, make_identity, store_directory,
 from llm_training.cache.reader import held_out_documents
 from llm_training.cache.sealed import digest, read_sealed, write_sealed
 from llm_training.cache.store import TRAIN, ChunkStore, StoreSettings
+from llm_training.cache.store import VALIDATION as HELD_OUT
 from llm_training.cache.view import PackedView, ViewSettings, build_view, view_directory
 from llm_training.checkpoint.layout import STATE_FILE
 from llm_training.config.load import load_config
@@ -29,6 +30,8 @@ from llm_training.errors import DataError, IntegrityError, StoppedEarly
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.models import locate_model
+from llm_training.jobs.recorded import recorded_start
+from llm_training.jobs.waiting import wait_for_chunks
 from llm_training.runtime.device import usable_cores
 from llm_training.runtime.signals import StopFlag
 from llm_training.runtime.world import World
@@ -69,7 +72,11 @@ class ScannedData:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Packed rows and held-out documents, with the tokenizer that made them."""
+    """Packed rows and held-out documents, with the tokenizer that made them.
+
+    ``held_out_slices`` are those whose held-out documents are here: all of the first plan, or with ``cache.growth: live``
+    those that were built when the run began.
+    """
 
     name: str
     tokenizer: Tokenizer
@@ -78,6 +85,7 @@ class PreparedData:
     held_out: Documents
     token_bytes: np.ndarray | None
     train_bytes: int
+    held_out_slices: list[int]
 
     @property
     def sequence_length(self) -> int:
@@ -124,19 +132,28 @@ def _hub_source(config: Config) -> list[str]:
     return [f"hf:{data.dataset_name}{config_part}@{split}" for split in splits] or [f"hf:{data.dataset_name}{config_part}"]
 
 
-def scan_data(config: Config, bus: EventBus, world: World, *, resumed: RunLayout | None = None, is_fresh: bool = False) -> ScannedData:
+def scan_data(
+    config: Config,
+    bus: EventBus,
+    world: World,
+    *,
+    resumed: RunLayout | None = None,
+    is_fresh: bool = False,
+    may_rescan: bool = True,
+) -> ScannedData:
     """Plan the corpus (or continue its plan with what was added) and load a tokenizer if there is one.
 
     Args:
         resumed: the run to go on with; its checkpoint's tokenizer is then the tokenizer.
         is_fresh: plan anew and forget the plan that is there (a forced rebuild of edited sources).
+        may_rescan: continue a plan that is there with what was added to the sources; else take it as it is.
 
     Raises:
         DataError, IntegrityError, StorageError: from the sources and the plan.
     """
     corpus = open_sources(config)
     if world.is_main:
-        plan = _planned(corpus, config, bus, is_fresh=is_fresh)
+        plan = _planned(corpus, config, bus, is_fresh=is_fresh, may_rescan=may_rescan)
         world.wait_patiently()
     else:
         world.wait_patiently()
@@ -152,9 +169,11 @@ def _read_plan(path: Path) -> Plan | None:
     return Plan.from_json(read_sealed(path, _PLAN_KIND, _PLAN_VERSION)["plan"]) if path.exists() else None
 
 
-def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool) -> Plan:
+def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool, may_rescan: bool) -> Plan:
     path = _plan_path(corpus, config)
     previous = None if is_fresh else _read_plan(path)
+    if previous is not None and not may_rescan:
+        return previous
     plan = make_plan(corpus, previous, notify=lambda line: bus.publish(Notice(message=line)))
     if plan != previous and plan.skipped:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(plan.skipped.items()))
@@ -194,9 +213,15 @@ def _known_tokenizer(config: Config, resumed: RunLayout | None, bus: EventBus) -
 
 
 def pack_data(
-    scanned: ScannedData, config: Config, bus: EventBus, world: World, stop: StopFlag, *, vocab_size: int, sequence_length: int
-) -> PreparedData:
+    scanned: ScannedData, config: Config, bus: EventBus, world: World, stop: StopFlag,
+    *, vocab_size: int, sequence_length: int, held_out_slices: list[int] | None = None,
+) -> PreparedData:  # fmt: skip
     """Train the tokenizer where there is none, and build what is missing of the cache.
+
+    With ``cache.growth: live`` the chunks that are there are enough, and building is left to others.
+
+    Args:
+        held_out_slices: those that a resumed run is judged by; None: all that are there.
 
     Raises:
         StoppedEarly: a signal came; what was built stays.
@@ -216,7 +241,11 @@ def pack_data(
     )
     cache = Path(config.cache.dir)
     if world.is_main:
-        build_cache(scanned, config, tokenizer, directory, identity, bus, stop)
+        build = functools.partial(build_cache, scanned, config, tokenizer, directory, identity, bus, stop)
+        if config.cache.growth == "live":
+            wait_for_chunks(store_directory(cache, identity), build, bus, stop)
+        else:
+            build()
         store = ChunkStore.open(store_directory(cache, identity))
         view = build_view(cache, store, sequence_length, config.cache.packing_strategy, check_content=False)
         update_registry(cache)
@@ -227,7 +256,11 @@ def pack_data(
         view = PackedView.open(view_directory(cache, settings))
     if config.cache.validation:
         _verify(store)
-    tokens, offsets = held_out_documents(store)
+    if held_out_slices is None:
+        held_out_slices = [number for number in range(store.validation_slices) if number in store.records[HELD_OUT]]
+    agreed = world.broadcast(held_out_slices)
+    assert isinstance(agreed, list)
+    tokens, offsets = held_out_documents(store, agreed)
     return PreparedData(
         name=identity.name,
         tokenizer=tokenizer,
@@ -236,14 +269,15 @@ def pack_data(
         held_out=Documents(tokens, offsets),
         token_bytes=bytes_of_tokens(tokenizer),
         train_bytes=scanned.train_bytes,
+        held_out_slices=agreed,
     )
 
 
 def build_cache(
     scanned: ScannedData, config: Config, tokenizer: Tokenizer, directory: Path, identity: Identity, bus: EventBus, stop: StopFlag,
-    *, mode: str = "normal",
+    *, mode: str = "normal", max_chunks: int | None = None,
 ) -> Any:  # fmt: skip
-    """Build the chunks of a store that are missing; see cache/build.py for the modes and what is raised."""
+    """Build the chunks of a store that are missing, at most ``max_chunks``; see cache/build.py for the modes and what is raised."""
     settings = StoreSettings(
         dataset=identity.name,
         fingerprint=identity.fingerprint,
@@ -254,7 +288,11 @@ def build_cache(
     )
     total = scanned.plan.num_bytes
 
+    done_chunks = 0
+
     def report(progress: BuildProgress) -> None:
+        nonlocal done_chunks
+        done_chunks = progress.done_chunks
         bus.publish(Progress(task="Tokenise and pack", done=progress.done_chunks, total=progress.due_chunks, unit="chunks"))
 
     workers = config.cache.workers or (usable_cores() if total > BYTES_WORTH_A_PROCESS else 1)
@@ -266,11 +304,11 @@ def build_cache(
         mode=mode,
         workers=min(workers, max(1, len(scanned.plan.slices))),
         progress=report,
-        should_stop=lambda: bool(stop),
+        should_stop=lambda: bool(stop) or done_chunks == max_chunks,
     )
     for problem in result.damaged:
         bus.publish(Notice(message=f"rebuilt a damaged chunk: {problem.reason}", level="warning"))
-    if not result.is_complete:
+    if not result.is_complete and stop:
         raise StoppedEarly(f"stopped by {stop.reason} while packing", remedy="the same command builds on from here")
     return result
 
@@ -358,7 +396,7 @@ def held_out_of_run(checkpoint: Path, tokenizer: Tokenizer) -> Documents:
     cache = Path(load_config([str(run.config)]).config.cache.dir)
     store = ChunkStore.open(store_directory(cache, Identity(dataset, "")))
     store.require_tokenizer(tokenizer.fingerprint)
-    tokens, offsets = held_out_documents(store)
+    tokens, offsets = held_out_documents(store, recorded_start(run).get("held_out_slices"))
     return Documents(tokens, offsets)
 
 

@@ -16,7 +16,7 @@ import psutil
 import torch
 
 from llm_training.cache.loader import BatchLoader
-from llm_training.cache.pins import Pin, find_growth, pin_all
+from llm_training.cache.pins import Pin, pin_all
 from llm_training.checkpoint.layout import CheckpointRef
 from llm_training.checkpoint.load import load_config
 from llm_training.checkpoint.retention import RetentionPolicy
@@ -27,6 +27,7 @@ from llm_training.events import CacheGrown, EvaluationCompleted, Notice
 from llm_training.jobs import checkpointing, planning
 from llm_training.jobs.context import RunContext
 from llm_training.jobs.feed import Feed
+from llm_training.jobs.growth import GrowthFinder
 from llm_training.jobs.run_directory import changed_fields
 from llm_training.jobs.saver import Saver
 from llm_training.jobs.starting_point import choose_spec, fill
@@ -35,11 +36,9 @@ from llm_training.model.transformer import Transformer
 from llm_training.monitoring.throughput import Throughput, mfu_fraction
 from llm_training.runtime.device import Device, Precision
 from llm_training.storage.append import JsonlAppender, read_jsonl
-from llm_training.storage.runs import RunLayout
 from llm_training.training.build import build_optimizer, build_stepper
 from llm_training.training.compiling import choose_compile
 from llm_training.training.decisions import Decisions
-from llm_training.training.dial import Choice
 from llm_training.training.guard import Guard, LossScale
 from llm_training.training.loop import Session
 from llm_training.training.pacing import Pacer
@@ -204,18 +203,10 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
     if outcome is None and start["compile"]:
         decisions.record(0, "compiled", is_on=not problems)
     session = _assemble(context, state, stepper, feed, saver, decisions, start, settings, model, precision, peak_flops, clock)
-    _take_in_growth(context, session, feed)
+    _take_in_growth(context, session)
     _take_new_length(context, session, feed)
     lines = tuple(start["lines"]) if state.step == 0 else _resume_lines(state)
     return OpenedSession(context, session, model, saver, lines, feed.loader, log, batching.micro)
-
-
-def recorded_choice(layout: RunLayout | None) -> Choice | None:
-    """The dial's choice that an earlier session of the run recorded: another speed measured today must not change the model."""
-    if layout is None or not layout.decisions.exists():
-        return None
-    start = Decisions(read_jsonl(layout.decisions), lambda _: None).at(0, "start")
-    return Choice(**start["choice"]) if start else None
 
 
 def _find_checkpoint(context: RunContext, store: CheckpointStore) -> CheckpointRef | None:
@@ -257,6 +248,7 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
             "choice": asdict(context.choice),
             "plan": estimate.plan.as_json(),
             "pin": pin.to_json(),
+            "held_out_slices": context.data.held_out_slices,
             "effective_batch": estimate.plan.effective_batch,
             "micro_batch": estimate.micro_batch,
             "world_size": context.world.size,
@@ -296,6 +288,7 @@ def _assemble(
     rates = planning.rate_settings(config.training, settings)
     flops = planning.flops_per_token(model.spec, data.sequence_length)
     deadline = start["deadline_seconds"]
+    pacer = None if deadline is None else _pacer(float(deadline), state, feed)
 
     def evaluate() -> EvaluationCompleted | None:
         if not data.held_out.num_tokens:
@@ -343,6 +336,8 @@ def _assemble(
         state.plan = old.joined(Join(step=state.step, total_steps=int(record["total_steps"]), sequences=pin.num_rows, reason="growth"))
         feed.grow(state.plan, pin)
         saver.pin = pin
+        if pacer is not None:
+            pacer.most_steps = feed.given_length()
         context.bus.publish(
             CacheGrown(
                 step=state.step,
@@ -371,7 +366,9 @@ def _assemble(
         take_in=take_in,
         mfu=lambda speed: mfu_fraction(speed, flops, peak_flops * world.size),
         memory_bytes=_memory_reader(context.device),
-        pacer=None if deadline is None else _pacer(float(deadline), state, feed),
+        find_growth=GrowthFinder(context, state, feed, pacer).propose,
+        growth_check_steps=config.cache.growth_check_steps if config.cache.growth == "live" else 0,
+        pacer=pacer,
         saves_at_epochs=state.plan.epochs is not None,
     )
 
@@ -383,7 +380,7 @@ def _pacer(deadline_seconds: float, state: TrainState, feed: Feed) -> Pacer:
     return pacer
 
 
-def _take_in_growth(context: RunContext, session: Session, feed: Feed) -> None:
+def _take_in_growth(context: RunContext, session: Session) -> None:
     """On resume: rows that the cache has gained join the run here, unless an earlier session already recorded what joins here."""
     state, decisions = session.state, session.decisions
     if state.step == 0:
@@ -395,19 +392,9 @@ def _take_in_growth(context: RunContext, session: Session, feed: Feed) -> None:
         return
     if decisions.is_replaying(state.step + 1) or already or context.config.cache.growth == "off":
         return
-    growth = find_growth(context.data.view, feed.pin)
-    if not growth.has_grown:
-        return
-    if state.plan.is_decaying(state.step):
-        context.bus.publish(
-            Notice(
-                message=f"the cache has grown by {growth.new_sequences - growth.old_sequences:,} sequences; "
-                "the rate is already falling, so they wait for the next run"
-            )
-        )
-        return
-    total = feed.total_after(state.step, growth.new_sequences)
-    session.take_in(decisions.record(state.step, "growth", pin=growth.pin.to_json(), total_steps=total))
+    agreed = context.world.broadcast(session.find_growth() if context.world.is_main else None)
+    if isinstance(agreed, Mapping):
+        session.take_in(decisions.record(state.step, "growth", **agreed))
 
 
 def _take_new_length(context: RunContext, session: Session, feed: Feed) -> None:
