@@ -19,7 +19,7 @@ from llm_training.cache.batch import IGNORED_LABEL, Batch, PackedRows, empty_bat
 from llm_training.cache.chunk import ChunkTokens
 from llm_training.cache.packing import STREAM_STRATEGIES, RowPlan
 from llm_training.cache.pins import Pin, check_pin
-from llm_training.cache.store import TRAIN, VALIDATION, ChunkStore
+from llm_training.cache.store import TRAIN, ChunkStore
 from llm_training.cache.view import PackedView
 from llm_training.errors import IntegrityError
 
@@ -163,23 +163,6 @@ def _last_labels(ends: Int64Array, chunk: ChunkTokens, separator_id: int, strate
         has_next &= chunk.tokens[ends - 1] != separator_id
     labels[has_next] = chunk.tokens[ends[has_next]]
     return labels
-
-
-def held_out_documents(store: ChunkStore) -> tuple[NDArray[np.unsignedinteger], Int64Array]:
-    """The frozen validation set: all tokens, and ``[D + 1]`` document offsets into them, without separators.
-
-    Raises:
-        IntegrityError: a chunk is missing or damaged.
-        StorageError: it cannot be read.
-    """
-    tokens, lengths = [], [np.zeros(1, dtype=np.int64)]
-    for number in range(store.validation_slices):
-        chunk = store.read(VALIDATION, number)
-        is_text = chunk.tokens != store.settings.separator_id
-        tokens.append(chunk.tokens[is_text])
-        ends = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(is_text)])[chunk.document_offsets]
-        lengths.append(np.diff(ends))
-    return np.concatenate([np.zeros(0, dtype=np.uint8), *tokens]), np.cumsum(np.concatenate(lengths))
 
 
 def _check_open(store: ChunkStore, view: PackedView, pin: Pin) -> None:

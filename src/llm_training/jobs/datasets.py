@@ -17,7 +17,7 @@ import orjson
 
 from llm_training.cache.build import BuildProgress, build_store
 from llm_training.cache.catalog import Identity, make_identity, store_directory, update_registry
-from llm_training.cache.reader import held_out_documents
+from llm_training.cache.held_out import held_out_documents
 from llm_training.cache.sealed import digest, read_sealed, write_sealed
 from llm_training.cache.store import TRAIN, ChunkStore, StoreSettings
 from llm_training.cache.view import PackedView, ViewSettings, build_view, view_directory
@@ -215,13 +215,12 @@ def pack_data(
         view = PackedView.open(view_directory(cache, settings))
     if config.cache.validation:
         _verify(store)
-    tokens, offsets = held_out_documents(store)
     return PreparedData(
         name=identity.name,
         tokenizer=tokenizer,
         store=store,
         view=view,
-        held_out=Documents(tokens, offsets),
+        held_out=Documents(*held_out_documents(store)),
         token_bytes=bytes_of_tokens(tokenizer),
         train_bytes=scanned.train_bytes,
     )
@@ -346,8 +345,7 @@ def held_out_of_run(checkpoint: Path, tokenizer: Tokenizer) -> Documents:
     cache = Path(load_config([str(run.config)]).config.cache.dir)
     store = ChunkStore.open(store_directory(cache, Identity(dataset, "")))
     store.require_tokenizer(tokenizer.fingerprint)
-    tokens, offsets = held_out_documents(store)
-    return Documents(tokens, offsets)
+    return Documents(*held_out_documents(store))
 
 
 def describe_store(store: ChunkStore, view: PackedView | None) -> Sequence[str]:
