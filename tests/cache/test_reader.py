@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.cache.toy import SEPARATOR, ToyCache, toy_documents
 
-from llm_training.cache.batch import Batch
+from llm_training.cache.batch import Batch, empty_rows
 from llm_training.cache.chunk import ChunkTokens
 from llm_training.cache.held_out import held_out_documents
 from llm_training.cache.packing import STRATEGIES, pack
@@ -50,8 +50,10 @@ def test_rows_and_labels_equal_the_obvious_construction(documents, length, strat
     offsets = np.cumsum([0, *map(len, streams)])
     plan = pack(offsets, length, strategy)
     packed = lay_out(plan, ChunkTokens(np.array(stream, dtype=np.uint16), offsets), SEPARATOR, strategy)
-    batch = Batch(np.empty((plan.num_rows, length), np.int64), np.empty((plan.num_rows, length), np.int64))
-    packed.copy_rows(np.arange(plan.num_rows), np.arange(plan.num_rows), batch)
+    backwards = empty_rows(plan.num_rows, length, np.dtype(np.uint16))
+    packed.copy_rows(np.arange(plan.num_rows)[::-1], np.arange(plan.num_rows), backwards)
+    batch = backwards.part(0, plan.num_rows).to_batch()
+    batch = Batch(batch.input_ids[::-1], batch.labels[::-1])
     for row in range(plan.num_rows):
         part = slice(plan.row_offsets[row], plan.row_offsets[row + 1])
         pieces = list(zip(plan.documents[part].tolist(), plan.starts[part].tolist(), plan.lengths[part].tolist(), strict=True))

@@ -25,5 +25,10 @@ class CacheConfig(Section):
     compression: Annotated[Compression, Field(description="compression of the chunks")] = "lz4"
     chunk_bytes: Annotated[int, Field(ge=10_000, le=2**31 - 1, description="text per chunk, bytes")] = 8_388_608
     workers: Annotated[int, Field(ge=0, le=1_024, description="processes that build chunks; 0: one per usable core")] = 0
+    read_threads: Annotated[
+        int, Field(ge=0, le=256, description="threads that read and decode chunks ahead of training; 0: when they are needed")
+    ] = 1
+    prefetch_steps: Annotated[int, Field(ge=0, le=1_024, description="batches made ready ahead; 0: in the training thread")] = 2
+    memory_bytes: Annotated[int, Field(ge=1_000_000, description="decoded rows kept in memory at most, bytes")] = 536_870_912
     growth: Annotated[Growth, Field(description="resume: take in new chunks when a run resumes; off: keep the recorded total")] = "resume"
     validation: Annotated[bool, Field(description="check sizes and hashes of every chunk when the cache is opened")] = False

@@ -40,10 +40,13 @@ class Feed:
             global_batch=plan.effective_batch,
             rank=context.world.rank,
             world_size=context.world.size,
+            prefetch_steps=context.config.cache.prefetch_steps,
+            read_threads=context.config.cache.read_threads,
         )
 
     def _dataset(self) -> PackedDataset:
-        return PackedDataset(self._context.data.store, self._context.data.view, self.pin)
+        data = self._context.data
+        return PackedDataset(data.store, data.view, self.pin, memory_bytes=self._context.config.cache.memory_bytes)
 
     def fetch(self, step: int) -> list[MicroBatch]:
         """This rank's micro-batches of the update after ``step`` completed steps."""
