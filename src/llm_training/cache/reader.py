@@ -21,6 +21,7 @@ from llm_training.cache.arrow_file import REPAIR
 from llm_training.cache.batch import IGNORED_LABEL, Batch, PackedRows, empty_rows, segments_of
 from llm_training.cache.chunk import ChunkTokens
 from llm_training.cache.encoding import token_type
+from llm_training.cache.files import CacheFiles
 from llm_training.cache.packing import STREAM_STRATEGIES, RowPlan
 from llm_training.cache.pins import Pin, check_pin
 from llm_training.cache.store import TRAIN, ChunkStore
@@ -252,14 +253,13 @@ def _check_open(store: ChunkStore, view: PackedView, pin: Pin) -> None:
         chunk, record = store.records[TRAIN].get(number), view.records[number]
         if chunk is None or chunk.content != record.content:
             raise IntegrityError(f"the rows of chunk {number} are not of its tokens", where=where, remedy=REPAIR)
-        _check_size(store.path(TRAIN, number), chunk.num_bytes)
-        _check_size(view.path(number), record.num_bytes)
+        _check_size(store.files, store.path(TRAIN, number), chunk.num_bytes)
+        _check_size(view.files, view.path(number), record.num_bytes)
 
 
-def _check_size(path: Path, num_bytes: int) -> None:
-    try:
-        found = path.lstat().st_size
-    except OSError as error:
-        raise IntegrityError(f"cannot be opened ({error.strerror})", where=str(path), remedy=REPAIR) from error
+def _check_size(files: CacheFiles, path: Path, num_bytes: int) -> None:
+    found = files.size(path)
+    if found is None:
+        raise IntegrityError("cannot be opened (no such file)", where=str(path), remedy=REPAIR)
     if found != num_bytes:
         raise IntegrityError(f"file has {found} bytes, its metadata says {num_bytes}", where=str(path), remedy=REPAIR)

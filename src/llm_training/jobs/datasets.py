@@ -29,17 +29,18 @@ from llm_training.errors import DataError, IntegrityError, StoppedEarly
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.models import locate_model
+from llm_training.jobs.remote_data import PLAN_KIND, PLAN_VERSION, RemoteDataset, open_dataset, open_remote_dataset
 from llm_training.runtime.device import usable_cores
 from llm_training.runtime.signals import StopFlag
 from llm_training.runtime.world import World
 from llm_training.storage.durable import make_directory
 from llm_training.storage.reading import read_json
+from llm_training.storage.remote import is_remote
 from llm_training.storage.runs import RunLayout
 from llm_training.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llm_training.tokenizer.train import train_tokenizer
 
 PLANS_DIRECTORY, TOKENIZERS_DIRECTORY = "plans", "tokenizers"
-_PLAN_KIND, _PLAN_VERSION = "llm-training corpus plan", 1
 # Starting a process costs seconds of imports, and the encoder itself already uses several threads: on two cores one process
 # packs 80 MB faster than two (benchmarks/results/tokenize_and_pack.json).
 BYTES_WORTH_A_PROCESS = 1_000_000_000
@@ -53,6 +54,7 @@ class ScannedData:
     plan: Plan
     train_bytes: int
     tokenizer: Tokenizer | None
+    remote: RemoteDataset | None = None
 
     @property
     def name(self) -> str:
@@ -132,6 +134,8 @@ def scan_data(config: Config, bus: EventBus, world: World, *, resumed: RunLayout
     Raises:
         DataError, IntegrityError, StorageError: from the sources and the plan.
     """
+    if is_remote(config.cache.dir):
+        return _scan_remote(config, bus)
     corpus = open_sources(config)
     if world.is_main:
         plan = _planned(corpus, config, bus, is_fresh=is_fresh)
@@ -142,12 +146,21 @@ def scan_data(config: Config, bus: EventBus, world: World, *, resumed: RunLayout
     return ScannedData(corpus, plan, _train_bytes(plan, corpus.settings.validation_fraction), _known_tokenizer(config, resumed, bus))
 
 
+def _scan_remote(config: Config, bus: EventBus) -> ScannedData:
+    """The dataset of a remote cache; it was scanned where it was built."""
+    remote = open_remote_dataset(config.cache)
+    bus.publish(Notice(message=f"reading {remote.store.settings.dataset} from {remote.cache.remote.url}; data.sources are not read"))
+    fraction = 0.0 if config.data.validation_sources else config.data.validation_fraction
+    corpus = Corpus(remote.name, (), CorpusSettings(), remote.store.settings.fingerprint)
+    return ScannedData(corpus, remote.plan, _train_bytes(remote.plan, fraction), remote.tokenizer, remote)
+
+
 def _plan_path(corpus: Corpus, config: Config) -> Path:
     return Path(config.cache.dir) / PLANS_DIRECTORY / f"{config.cache.name or corpus.name}-{corpus.fingerprint[:8]}.json"
 
 
 def _read_plan(path: Path) -> Plan | None:
-    return Plan.from_json(read_sealed(path, _PLAN_KIND, _PLAN_VERSION)["plan"]) if path.exists() else None
+    return Plan.from_json(read_sealed(path, PLAN_KIND, PLAN_VERSION)["plan"]) if path.exists() else None
 
 
 def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool) -> Plan:
@@ -156,7 +169,7 @@ def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool) -
     plan = make_plan(corpus, previous, notify=lambda line: bus.publish(Notice(message=line)))
     if plan != previous:
         make_directory(path.parent)
-        write_sealed(path, {"kind": _PLAN_KIND, "version": _PLAN_VERSION, "plan": plan.to_json()})
+        write_sealed(path, {"kind": PLAN_KIND, "version": PLAN_VERSION, "plan": plan.to_json()})
     return plan
 
 
@@ -194,6 +207,8 @@ def pack_data(
     """
     if not world.is_main:
         world.wait_patiently()
+    if scanned.remote is not None:
+        return _open_remote(scanned, scanned.remote, config, world, sequence_length)
     tokenizer, directory = load_or_train_tokenizer(scanned, config, bus, vocab_size=vocab_size)
     identity = make_identity(
         config.cache.name or scanned.name,
@@ -213,10 +228,21 @@ def pack_data(
         store = ChunkStore.open(store_directory(cache, identity))
         settings = ViewSettings(identity.name, identity.fingerprint, tokenizer.fingerprint, sequence_length, config.cache.packing_strategy)
         view = PackedView.open(view_directory(cache, settings))
+    return _prepared(scanned, config, identity.name, tokenizer, store, view)
+
+
+def _open_remote(scanned: ScannedData, remote: RemoteDataset, config: Config, world: World, sequence_length: int) -> PreparedData:
+    view = remote.view(sequence_length, config.cache.packing_strategy, may_build=world.is_main)
+    if world.is_main:
+        world.wait_patiently()
+    return _prepared(scanned, config, remote.store.settings.dataset, remote.tokenizer, remote.store, view)
+
+
+def _prepared(scanned: ScannedData, config: Config, name: str, tokenizer: Tokenizer, store: ChunkStore, view: PackedView) -> PreparedData:
     if config.cache.validation:
         _verify(store)
     return PreparedData(
-        name=identity.name,
+        name=name,
         tokenizer=tokenizer,
         store=store,
         view=view,
@@ -342,8 +368,7 @@ def held_out_of_run(checkpoint: Path, tokenizer: Tokenizer) -> Documents:
     if not (run.config.is_file() and (checkpoint / STATE_FILE).is_file()):
         raise DataError("no text to score was given, and the model does not lie in a run", remedy="give --test-data")
     dataset = str(read_json(checkpoint / STATE_FILE)["facts"]["dataset"])
-    cache = Path(load_config([str(run.config)]).config.cache.dir)
-    store = ChunkStore.open(store_directory(cache, Identity(dataset, "")))
+    store = open_dataset(load_config([str(run.config)]).config.cache, dataset)
     store.require_tokenizer(tokenizer.fingerprint)
     return Documents(*held_out_documents(store))
 
