@@ -38,7 +38,7 @@ REPLACED = (
     (r"--size \w+ ", ""),
     (r" --follow", ""),  # it waits; tests/jobs/test_run_tools.py has it
 )
-ELSEWHERE = re.compile(r"torchrun|hf:|^echo ")
+ELSEWHERE = re.compile(r"torchrun|hf:|s3://|^echo ")
 PAGES = sorted({written.page for written in COMMAND_LINES})
 
 

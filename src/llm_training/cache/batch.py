@@ -65,25 +65,34 @@ class PackedRows:
         """Memory held."""
         return self.tokens.nbytes + self.num_tokens.nbytes + self.last_labels.nbytes
 
-    def copy_rows(self, rows: Int64Array, places: Int64Array, batch: Batch) -> None:
-        """Write rows ``rows`` to the places ``places`` of inputs and labels."""
-        tokens = self.tokens[rows]
-        batch.input_ids[places] = tokens
-        labels = np.full(tokens.shape, IGNORED_LABEL, dtype=np.int64)
-        labels[:, :-1] = tokens[:, 1:]
-        num_tokens = self.num_tokens[rows]
+    def part(self, first: int, last: int) -> PackedRows:
+        """A copy of rows ``first .. last - 1``, so that the others can go."""
+        return PackedRows(self.tokens[first:last].copy(), self.num_tokens[first:last].copy(), self.last_labels[first:last].copy())
+
+    def copy_rows(self, rows: Int64Array, places: Int64Array, target: PackedRows) -> None:
+        """Write rows ``rows`` to the places ``places`` of ``target``."""
+        target.tokens[places] = self.tokens[rows]
+        target.num_tokens[places] = self.num_tokens[rows]
+        target.last_labels[places] = self.last_labels[rows]
+
+    def to_batch(self) -> Batch:
+        """Inputs and labels of all rows, in the wide type of a model."""
+        inputs = self.tokens.astype(np.int64)
+        labels = np.empty_like(inputs)
+        labels[:, :-1] = inputs[:, 1:]
         # Most rows are full; only the others have padding to blank out.
-        short = np.flatnonzero(num_tokens < tokens.shape[1])
+        short = np.flatnonzero(self.num_tokens < inputs.shape[1])
         if len(short):
-            labels[short] = np.where(np.arange(tokens.shape[1]) < num_tokens[short, None] - 1, labels[short], IGNORED_LABEL)
-        labels[np.arange(len(rows)), num_tokens - 1] = self.last_labels[rows]
-        batch.labels[places] = labels
+            is_text = np.arange(inputs.shape[1]) < self.num_tokens[short, None] - 1
+            labels[short] = np.where(is_text, labels[short], IGNORED_LABEL)
+        labels[np.arange(len(inputs)), self.num_tokens - 1] = self.last_labels
+        return Batch(inputs, labels)
 
 
-def empty_batch(num_rows: int, sequence_length: int) -> Batch:
-    """A batch to be filled."""
-    shape = (num_rows, sequence_length)
-    return Batch(np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64))
+def empty_rows(num_rows: int, sequence_length: int, kind: np.dtype[np.unsignedinteger]) -> PackedRows:
+    """Rows to be filled."""
+    tokens = np.empty((num_rows, sequence_length), dtype=kind)
+    return PackedRows(tokens, np.empty(num_rows, dtype=np.int32), np.empty(num_rows, dtype=np.int64))
 
 
 def segments_of(input_ids: Int64Array, separator_id: int) -> Int64Array:

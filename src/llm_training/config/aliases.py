@@ -35,6 +35,8 @@ RENAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "cache.sequence_length": ("seq_len", "max_length", "block_size"),
     "cache.workers": ("preprocessing_num_workers",),
     "cache.validation": ("packed_cache_validation",),
+    "cache.read_threads": ("num_workers", "dataloader_num_workers"),
+    "cache.prefetch_steps": ("prefetch_factor", "dataloader_prefetch_factor"),
     "training.resume": ("resume_from", "resume_from_checkpoint"),
     "training.batch_size": ("per_device_train_batch_size", "micro_batch_size"),
     "training.gradient_accumulation_steps": ("grad_accum_steps",),
@@ -67,7 +69,14 @@ ELSEWHERE: Final[Mapping[str, tuple[str, ...]]] = {
         "data.sources",
         "data.validation_sources",
     ),
-    "data": ("cache.sequence_length", "cache.packing_strategy", "cache.workers", "cache.validation"),
+    "data": (
+        "cache.sequence_length",
+        "cache.packing_strategy",
+        "cache.workers",
+        "cache.validation",
+        "cache.read_threads",
+        "cache.prefetch_steps",
+    ),
 }
 
 # A flat name that several sections have belongs to the one a trainer's user means; the others need their section.
@@ -210,6 +219,7 @@ FIXED: Final[Mapping[str, Translate]] = {
     ),
     "data.use_packed_cache": _only(_YES_ONLY, "training always reads the packed cache; cache.packing_strategy: none pads instead"),
     "data.shuffle": _only(_YES_ONLY, "the order of rows is a shuffle fixed by training.seed"),
+    "data.pin_memory": _only(_YES_ONLY, "batches for a CUDA device are always copied from pinned memory, without waiting"),
     "data.min_length": _only((0, 1, None, "null"), "documents are not filtered by length in this version"),
     "training.use_epoch_based_training": _only(_YES_ONLY, "the first length given ends the run; give max_steps or max_tokens instead"),
     "training.use_deepspeed": _only(_NO_ONLY, _RANKS),
@@ -239,6 +249,7 @@ SWITCHES: Final = frozenset(
         "cache.pack_sequences",
         "data.use_packed_cache",
         "data.shuffle",
+        "data.pin_memory",
         "resources.distributed",
         "monitoring.wandb",
         "monitoring.no_wandb",

@@ -17,7 +17,7 @@ import orjson
 
 from llm_training.cache.build import BuildProgress, build_store
 from llm_training.cache.catalog import Identity, make_identity, store_directory, update_registry
-from llm_training.cache.reader import held_out_documents
+from llm_training.cache.held_out import held_out_documents
 from llm_training.cache.sealed import digest, read_sealed, write_sealed
 from llm_training.cache.store import TRAIN, ChunkStore, StoreSettings
 from llm_training.cache.store import VALIDATION as HELD_OUT
@@ -31,12 +31,14 @@ from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.models import locate_model
 from llm_training.jobs.recorded import recorded_start
+from llm_training.jobs.remote_data import PLAN_KIND, PLAN_VERSION, RemoteDataset, open_dataset, open_remote_dataset
 from llm_training.jobs.waiting import wait_for_chunks
 from llm_training.runtime.device import usable_cores
 from llm_training.runtime.signals import StopFlag
 from llm_training.runtime.world import World
 from llm_training.storage.durable import make_directory, write_bytes
 from llm_training.storage.reading import read_json
+from llm_training.storage.remote import is_remote
 from llm_training.storage.runs import RunLayout
 from llm_training.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llm_training.tokenizer.train import train_tokenizer
@@ -44,7 +46,6 @@ from llm_training.tokenizer.train import train_tokenizer
 PLANS_DIRECTORY, TOKENIZERS_DIRECTORY = "plans", "tokenizers"
 # The convention of bford.info/cachedir.
 CACHE_TAG, CACHE_SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n# A token cache of llm-training.\n"
-_PLAN_KIND, _PLAN_VERSION = "llm-training corpus plan", 1
 # Starting a process costs seconds of imports, and the encoder itself already uses several threads: on two cores one process
 # packs 80 MB faster than two (benchmarks/results/tokenize_and_pack.json).
 BYTES_WORTH_A_PROCESS = 1_000_000_000
@@ -58,6 +59,7 @@ class ScannedData:
     plan: Plan
     train_bytes: int
     tokenizer: Tokenizer | None
+    remote: RemoteDataset | None = None
 
     @property
     def name(self) -> str:
@@ -151,6 +153,8 @@ def scan_data(
     Raises:
         DataError, IntegrityError, StorageError: from the sources and the plan.
     """
+    if is_remote(config.cache.dir):
+        return _scan_remote(config, bus)
     corpus = open_sources(config)
     if world.is_main:
         plan = _planned(corpus, config, bus, is_fresh=is_fresh, may_rescan=may_rescan)
@@ -161,12 +165,21 @@ def scan_data(
     return ScannedData(corpus, plan, _train_bytes(plan, corpus.settings.validation_fraction), _known_tokenizer(config, resumed, bus))
 
 
+def _scan_remote(config: Config, bus: EventBus) -> ScannedData:
+    """The dataset of a remote cache; it was scanned where it was built."""
+    remote = open_remote_dataset(config.cache)
+    bus.publish(Notice(message=f"reading {remote.store.settings.dataset} from {remote.cache.remote.url}; data.sources are not read"))
+    fraction = 0.0 if config.data.validation_sources else config.data.validation_fraction
+    corpus = Corpus(remote.name, (), CorpusSettings(), remote.store.settings.fingerprint)
+    return ScannedData(corpus, remote.plan, _train_bytes(remote.plan, fraction), remote.tokenizer, remote)
+
+
 def _plan_path(corpus: Corpus, config: Config) -> Path:
     return Path(config.cache.dir) / PLANS_DIRECTORY / f"{config.cache.name or corpus.name}-{corpus.fingerprint[:8]}.json"
 
 
 def _read_plan(path: Path) -> Plan | None:
-    return Plan.from_json(read_sealed(path, _PLAN_KIND, _PLAN_VERSION)["plan"]) if path.exists() else None
+    return Plan.from_json(read_sealed(path, PLAN_KIND, PLAN_VERSION)["plan"]) if path.exists() else None
 
 
 def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool, may_rescan: bool) -> Plan:
@@ -181,7 +194,7 @@ def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool, m
     if plan != previous:
         make_directory(path.parent)
         _tag_as_cache(Path(config.cache.dir))
-        write_sealed(path, {"kind": _PLAN_KIND, "version": _PLAN_VERSION, "plan": plan.to_json()})
+        write_sealed(path, {"kind": PLAN_KIND, "version": PLAN_VERSION, "plan": plan.to_json()})
     return plan
 
 
@@ -231,6 +244,8 @@ def pack_data(
     """
     if not world.is_main:
         world.wait_patiently()
+    if scanned.remote is not None:
+        return _open_remote(scanned, scanned.remote, config, world, sequence_length, held_out_slices)
     tokenizer, directory = load_or_train_tokenizer(scanned, config, bus, vocab_size=vocab_size)
     identity = make_identity(
         config.cache.name or scanned.name,
@@ -254,19 +269,34 @@ def pack_data(
         store = ChunkStore.open(store_directory(cache, identity))
         settings = ViewSettings(identity.name, identity.fingerprint, tokenizer.fingerprint, sequence_length, config.cache.packing_strategy)
         view = PackedView.open(view_directory(cache, settings))
+    return _prepared(scanned, config, world, tokenizer, store, view, held_out_slices)
+
+
+def _open_remote(
+    scanned: ScannedData, remote: RemoteDataset, config: Config, world: World, sequence_length: int, held_out_slices: list[int] | None
+) -> PreparedData:
+    view = remote.view(sequence_length, config.cache.packing_strategy, may_build=world.is_main)
+    if world.is_main:
+        world.wait_patiently()
+    return _prepared(scanned, config, world, remote.tokenizer, remote.store, view, held_out_slices)
+
+
+def _prepared(
+    scanned: ScannedData, config: Config, world: World, tokenizer: Tokenizer, store: ChunkStore, view: PackedView,
+    held_out_slices: list[int] | None,
+) -> PreparedData:  # fmt: skip
     if config.cache.validation:
         _verify(store)
     if held_out_slices is None:
         held_out_slices = [number for number in range(store.validation_slices) if number in store.records[HELD_OUT]]
     agreed = world.broadcast(held_out_slices)
     assert isinstance(agreed, list)
-    tokens, offsets = held_out_documents(store, agreed)
     return PreparedData(
-        name=identity.name,
+        name=store.settings.dataset,
         tokenizer=tokenizer,
         store=store,
         view=view,
-        held_out=Documents(tokens, offsets),
+        held_out=Documents(*held_out_documents(store, agreed)),
         token_bytes=bytes_of_tokens(tokenizer),
         train_bytes=scanned.train_bytes,
         held_out_slices=agreed,
@@ -393,11 +423,9 @@ def held_out_of_run(checkpoint: Path, tokenizer: Tokenizer) -> Documents:
     if not (run.config.is_file() and (checkpoint / STATE_FILE).is_file()):
         raise DataError("no text to score was given, and the model does not lie in a run", remedy="give --test-data")
     dataset = str(read_json(checkpoint / STATE_FILE)["facts"]["dataset"])
-    cache = Path(load_config([str(run.config)]).config.cache.dir)
-    store = ChunkStore.open(store_directory(cache, Identity(dataset, "")))
+    store = open_dataset(load_config([str(run.config)]).config.cache, dataset)
     store.require_tokenizer(tokenizer.fingerprint)
-    tokens, offsets = held_out_documents(store, recorded_start(run).get("held_out_slices"))
-    return Documents(tokens, offsets)
+    return Documents(*held_out_documents(store, recorded_start(run).get("held_out_slices")))
 
 
 def describe_store(store: ChunkStore, view: PackedView | None) -> Sequence[str]:

@@ -48,11 +48,13 @@ class Feed:
             global_batch=plan.effective_batch,
             rank=context.world.rank,
             world_size=context.world.size,
+            prefetch_steps=context.config.cache.prefetch_steps,
+            read_threads=context.config.cache.read_threads,
         )
 
     def _dataset(self) -> PackedDataset:
         self._wait_for_pin()
-        return PackedDataset(self.store, self.view, self.pin)
+        return PackedDataset(self.store, self.view, self.pin, memory_bytes=self._context.config.cache.memory_bytes)
 
     def _wait_for_pin(self) -> None:
         """Open store and view anew while they lack chunks of the pin: rank 0 has seen them, this rank's disk may be slower."""
