@@ -35,6 +35,7 @@ RENAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "cache.sequence_length": ("seq_len", "max_length", "block_size"),
     "cache.workers": ("preprocessing_num_workers",),
     "cache.validation": ("packed_cache_validation",),
+    "cache.document_attention": ("neat_packing", "reset_attention_mask", "intra_document_masking", "attn_uses_sequence_id"),
     "training.resume": ("resume_from", "resume_from_checkpoint"),
     "training.batch_size": ("per_device_train_batch_size", "micro_batch_size"),
     "training.gradient_accumulation_steps": ("grad_accum_steps",),
@@ -66,8 +67,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, ...]]] = {
         "monitoring.log_level",
         "data.sources",
         "data.validation_sources",
+        "cache.document_attention",
     ),
-    "data": ("cache.sequence_length", "cache.packing_strategy", "cache.workers", "cache.validation"),
+    "model": ("cache.document_attention",),
+    "data": ("cache.sequence_length", "cache.packing_strategy", "cache.document_attention", "cache.workers", "cache.validation"),
 }
 
 # A flat name that several sections have belongs to the one a trainer's user means; the others need their section.

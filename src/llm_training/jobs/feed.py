@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from llm_training.cache import order as ordering
+from llm_training.cache.batch import Batch
 from llm_training.cache.loader import BatchLoader
 from llm_training.cache.pins import Pin
 from llm_training.cache.reader import PackedDataset
@@ -25,11 +26,17 @@ def order_of_plan(plan: TrainingPlan, seed: int) -> ordering.Order:
     )
 
 
-class Feed:
-    """Micro-batches by step from the packed cache, and the growth of it."""
+def _micro_batch(batch: Batch, part: slice) -> MicroBatch:
+    segment_ids = None if batch.segment_ids is None else torch.from_numpy(batch.segment_ids[part])
+    return MicroBatch(torch.from_numpy(batch.input_ids[part]), torch.from_numpy(batch.labels[part]), segment_ids)
 
-    def __init__(self, context: RunContext, plan: TrainingPlan, pin: Pin, micro_batch: int) -> None:
+
+class Feed:
+    """Micro-batches by step from the packed cache, and the growth of it. ``with_documents``: number the documents of each row."""
+
+    def __init__(self, context: RunContext, plan: TrainingPlan, pin: Pin, micro_batch: int, *, with_documents: bool = False) -> None:
         self._context = context
+        self._with_documents = with_documents
         self.pin = pin
         self.micro_batch = micro_batch
         self.plan = plan
@@ -43,13 +50,13 @@ class Feed:
         )
 
     def _dataset(self) -> PackedDataset:
-        return PackedDataset(self._context.data.store, self._context.data.view, self.pin)
+        return PackedDataset(self._context.data.store, self._context.data.view, self.pin, with_segments=self._with_documents)
 
     def fetch(self, step: int) -> list[MicroBatch]:
         """This rank's micro-batches of the update after ``step`` completed steps."""
         batch = self.loader.fetch(step)
         bounds = micro_batches_for(len(batch.input_ids), self.micro_batch)
-        return [MicroBatch(torch.from_numpy(batch.input_ids[a:b]), torch.from_numpy(batch.labels[a:b])) for a, b in bounds]
+        return [_micro_batch(batch, slice(*bound)) for bound in bounds]
 
     def epoch_at(self, step: int) -> float:
         """Epochs completed after ``step`` steps."""
