@@ -76,9 +76,7 @@ def test_positions_restart_in_each_document() -> None:
         ("flex", {"device_type": "cuda", "num_tokens": 512}, "flex", "as configured"),
     ],
 )
-def test_the_choice_and_its_reason(
-    requested: str, facts: dict, name: str, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_choice_and_its_reason(requested: str, facts: dict, name: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "HAS_TRITON", True)
     choice = attention.choose(requested, **({"dtype": torch.float32} | facts))
     assert choice.name == name and reason in choice.reason
