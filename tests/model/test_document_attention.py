@@ -118,6 +118,39 @@ def test_flex_attention_sees_the_same_forward(heads: tuple[int, int]) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def _flex_by_the_book(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, block_mask: object, enable_gqa: bool) -> torch.Tensor:
+    allowed = attention.document_mask((torch.arange(q.shape[2]) // 100)[None])[:, None]
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed, enable_gqa=enable_gqa)
+
+
+def _flex_that_fails(*_: object, **__: object) -> torch.Tensor:
+    raise RuntimeError("no valid triton configs")
+
+
+def _flex_across_documents(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **_: object) -> torch.Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "problem"),
+    [
+        (_flex_by_the_book, None),
+        (_flex_that_fails, "FlexAttention does not run here (RuntimeError)"),
+        (_flex_across_documents, "FlexAttention gives other numbers than the masked kernel here"),
+    ],
+)
+def test_flex_attention_is_probed_before_documents_are_left_to_it(
+    kernel: object, problem: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "PROBLEMS", {})
+    monkeypatch.setattr(attention, "HAS_TRITON", True)
+    monkeypatch.setattr(attention, "_compiled_flex", lambda: kernel)
+    attention.probe_flex(torch.device("cpu"), torch.bfloat16, num_heads=4, num_kv=2, head_dim=16)
+    assert attention.PROBLEMS.get("flex") == problem
+    choice = attention.choose("flex", device_type="cuda", dtype=torch.bfloat16, num_tokens=2048, has_documents=True)
+    assert choice.name == ("flex" if problem is None else "sdpa") and (problem or "") in choice.reason
+
+
 @pytest.mark.parametrize("name", ["qwen3", "llama-grouped", "gpt2"])
 def test_transformers_packed_with_restarting_positions_gives_the_same_logits(name: str) -> None:
     theirs = hf_model(name)

@@ -247,6 +247,18 @@ def optimizer_settings(config: Config, precision: Precision, hidden_size: int) -
     )
 
 
+def probe_kernels(config: Config, spec: ModelSpec, device: Device, precision: Precision) -> None:
+    """Before documents are left to FlexAttention on a GPU, see that it runs there."""
+    if device.kind == "cuda" and config.cache.document_attention != "false" and attention.HAS_TRITON:
+        attention.probe_flex(
+            device.torch,
+            precision.dtype,
+            num_heads=spec.num_attention_heads,
+            num_kv=spec.num_key_value_heads,
+            head_dim=spec.head_dim,
+        )
+
+
 def choose_documents(config: Config, spec: ModelSpec, sequence_length: int, device: Device, precision: Precision) -> DocumentChoice:
     """Whether attention stays inside the documents of a row, for a run that starts here."""
     kernel = attention.choose(

@@ -130,6 +130,9 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
     assert isinstance(recorded, list)
     decisions = Decisions(recorded, log.append if log else lambda _: None)
     restored = checkpointing.read_progress(ref) if ref else None
+    planning.probe_kernels(
+        config, choose_spec(config, context.choice, context.data.tokenizer.vocab_size), context.device, context.precision
+    )
     start = _decide_start(context, decisions, peak_flops=peak_flops, waited_seconds=waited_seconds)
     device, precision = context.device, Precision(start["precision"], context.precision.reason)
     spec = choose_spec(config, context.choice, context.data.tokenizer.vocab_size)

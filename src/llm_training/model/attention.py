@@ -29,6 +29,9 @@ from llm_training.model.split_attention import split_attention
 CPU_EAGER_MAX_TOKENS = 256
 CPU_MASK_MAX_TOKENS = 512
 HAS_TRITON = importlib.util.find_spec("triton") is not None
+PROBE_TOKENS = 256
+# Why a kernel that should run here does not, by its name: what `probe_flex` found. Plain data, since compiled code reads it too.
+PROBLEMS: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,33 @@ def _attend_split(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout:
     return _attend_sdpa(q, k, v, None, dropout) if mask is None else split_attention(q, k, v, mask)
 
 
+def probe_flex(device: torch.device, dtype: torch.dtype, *, num_heads: int, num_kv: int, head_dim: int) -> None:
+    """Try FlexAttention on documents once, forward and backward, against the masked kernel; note in ``PROBLEMS`` what goes wrong.
+
+    It is compiled for each device and shape of heads: whether that works is known only by doing it.
+    """
+    PROBLEMS.pop("flex", None)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(1, heads, PROBE_TOKENS, head_dim) for heads in (num_heads, num_kv, num_kv)]
+    inputs = [torch.randn(shape, generator=generator).to(device, dtype).requires_grad_() for shape in shapes]
+    segment_ids = (torch.arange(PROBE_TOKENS, device=device) // 100)[None]
+    visible = Visibility(PROBE_TOKENS, segment_ids=segment_ids)
+
+    def run(backend: Backend) -> list[Tensor]:
+        mask = backend.prepare(visible, (1, num_kv, num_heads // num_kv), dtype, device)
+        out = backend.attend(inputs[0], inputs[1], inputs[2], mask, 0.0)
+        return [out.detach(), *torch.autograd.grad(out.float().square().sum(), inputs)]
+
+    expected = run(BACKENDS["sdpa"])
+    try:
+        found = run(BACKENDS["flex"])
+    except Exception as error:  # the compiler is a large program of others: any failure of it means another kernel
+        PROBLEMS["flex"] = f"FlexAttention does not run here ({type(error).__name__})"
+        return
+    if not all(torch.allclose(a.float(), b.float(), rtol=0.1, atol=0.1) for a, b in zip(found, expected, strict=True)):
+        PROBLEMS["flex"] = "FlexAttention gives other numbers than the masked kernel here"
+
+
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
@@ -183,6 +213,8 @@ def _why_not_flex(device_type: str, dtype: torch.dtype, dropout: float, has_docu
         return f"FlexAttention has no backward pass on {device_type}"
     if not HAS_TRITON:
         return "FlexAttention needs Triton"
+    if "flex" in PROBLEMS:
+        return PROBLEMS["flex"]
     return "FlexAttention has no dropout" if dropout else ""
 
 
