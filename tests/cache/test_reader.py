@@ -83,10 +83,11 @@ def test_segments_number_the_documents_of_a_row(built):
     batch = open_dataset(built, with_segments=True).rows(np.arange(5))
     assert batch.segment_ids is not None
     for inputs, segments in zip(batch.input_ids, batch.segment_ids, strict=True):
-        expected, segment = [], 0
+        expected, segment, previous = [], 0, None
         for token in inputs:
+            segment += token == SEPARATOR and previous not in (SEPARATOR, None)
             expected.append(segment)
-            segment += token == SEPARATOR
+            previous = token
         assert segments.tolist() == expected
 
 

@@ -11,6 +11,7 @@ from llm_training.config.section import Section
 PackingStrategy = Literal["best_fit", "first_fit", "greedy", "none"]
 Compression = Literal["lz4", "zstd", "none"]
 Growth = Literal["resume", "live", "off"]
+DocumentAttention = Literal["auto", "true", "false"]
 
 
 class CacheConfig(Section):
@@ -24,6 +25,10 @@ class CacheConfig(Section):
         int | None, Field(ge=2, le=1_048_576, description="targets per row, tokens; empty: chosen by the size dial")
     ] = None
     packing_strategy: Annotated[PackingStrategy, Field(description="how documents fill rows")] = "best_fit"
+    document_attention: Annotated[
+        DocumentAttention,
+        Field(description="attention stays inside a document, positions restart; auto: where a kernel makes it pay"),
+    ] = "auto"
     compression: Annotated[Compression, Field(description="compression of the chunks")] = "lz4"
     chunk_bytes: Annotated[int, Field(ge=10_000, le=2**31 - 1, description="text per chunk, bytes")] = 8_388_608
     workers: Annotated[int, Field(ge=0, le=1_024, description="processes that build chunks; 0: one per usable core")] = 0

@@ -7,6 +7,7 @@ import time
 import torch
 
 from llm_training.cache import order as ordering
+from llm_training.cache.batch import Batch
 from llm_training.cache.loader import BatchLoader
 from llm_training.cache.pins import Pin
 from llm_training.cache.reader import PackedDataset
@@ -32,12 +33,18 @@ def order_of_plan(plan: TrainingPlan, seed: int) -> ordering.Order:
     )
 
 
-class Feed:
-    """Micro-batches by step from the packed cache, and the growth of it."""
+def _micro_batch(batch: Batch, part: slice) -> MicroBatch:
+    segment_ids = None if batch.segment_ids is None else torch.from_numpy(batch.segment_ids[part])
+    return MicroBatch(torch.from_numpy(batch.input_ids[part]), torch.from_numpy(batch.labels[part]), segment_ids)
 
-    def __init__(self, context: RunContext, plan: TrainingPlan, pin: Pin, micro_batch: int) -> None:
+
+class Feed:
+    """Micro-batches by step from the packed cache, and the growth of it. ``with_documents``: number the documents of each row."""
+
+    def __init__(self, context: RunContext, plan: TrainingPlan, pin: Pin, micro_batch: int, *, with_documents: bool = False) -> None:
         self._context = context
         self.store, self.view = context.data.store, context.data.view
+        self._with_documents = with_documents
         self.pin = pin
         self.micro_batch = micro_batch
         self.plan = plan
@@ -54,7 +61,8 @@ class Feed:
 
     def _dataset(self) -> PackedDataset:
         self._wait_for_pin()
-        return PackedDataset(self.store, self.view, self.pin, memory_bytes=self._context.config.cache.memory_bytes)
+        memory_bytes = self._context.config.cache.memory_bytes
+        return PackedDataset(self.store, self.view, self.pin, memory_bytes=memory_bytes, with_segments=self._with_documents)
 
     def _wait_for_pin(self) -> None:
         """Open store and view anew while they lack chunks of the pin: rank 0 has seen them, this rank's disk may be slower."""
@@ -71,7 +79,7 @@ class Feed:
         """This rank's micro-batches of the update after ``step`` completed steps."""
         batch = self.loader.fetch(step)
         bounds = micro_batches_for(len(batch.input_ids), self.micro_batch)
-        return [MicroBatch(torch.from_numpy(batch.input_ids[a:b]), torch.from_numpy(batch.labels[a:b])) for a, b in bounds]
+        return [_micro_batch(batch, slice(*bound)) for bound in bounds]
 
     def epoch_at(self, step: int) -> float:
         """Epochs completed after ``step`` steps."""

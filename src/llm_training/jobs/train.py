@@ -255,7 +255,14 @@ def _only_plan(machine: Machine, config: Config, bus: EventBus, train_bytes: int
         device=machine.device,
     )
     lines = planning.describe_plan(
-        estimate, spec, choice, dataset=name, train_bytes=train_bytes, device=machine.device, precision=machine.precision
+        estimate,
+        spec,
+        choice,
+        dataset=name,
+        train_bytes=train_bytes,
+        device=machine.device,
+        precision=machine.precision,
+        documents=planning.choose_documents(config, spec, length, machine.device, machine.precision),
     )
     _publish_plan(bus, "dry run", estimate.plan, spec, lines)
     return RunResult("", "planned", 0, plan=planning.as_facts(estimate.plan, spec))
