@@ -22,7 +22,9 @@ def percent(text: str) -> float:
 
 
 def test_columns_have_the_heights_of_their_values() -> None:
-    drawn = histogram("T", "D", [Bar(0, 0.5, 10, "ten"), Bar(0.5, 0.9, 5, "five"), Bar(0.9, 1, 0, "none")], [(0, "0"), (1, "1")], [Mark(0.3, "here")])
+    drawn = histogram(
+        "T", "D", [Bar(0, 0.5, 10, "ten"), Bar(0.5, 0.9, 5, "five"), Bar(0.9, 1, 0, "none")], [(0, "0"), (1, "1")], [Mark(0.3, "here")]
+    )
     first, second = rectangles(drawn)
     assert float(first["height"]) == pytest.approx(2 * float(second["height"]))
     assert float(first["y"]) + float(first["height"]) == pytest.approx(float(second["y"]) + float(second["height"]))
@@ -53,4 +55,4 @@ def test_every_value_is_in_some_column(values: list[float]) -> None:
     counted = [int(count.replace(",", "")) for count in re.findall(r"data-tip=\"[^\"]*: ([\d,]+) documents", drawn)]
     assert sum(counted) == sum(value > 0 for value in values) and len(counted) <= 40
     for each in rectangles(drawn):
-        assert 0 <= percent(each["x"]) and percent(each["x"]) + percent(each["width"]) <= 100.2
+        assert percent(each["x"]) >= 0 and percent(each["x"]) + percent(each["width"]) <= 100.2

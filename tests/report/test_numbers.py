@@ -22,7 +22,15 @@ def test_size(value: float, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("part", "whole", "expected"),
-    [(0, 5, "0 %"), (5, 5, "100 %"), (1, 100_000, "<0.01 %"), (99_999, 100_000, ">99.9 %"), (1, 8, "12.5 %"), (1, 0, "0 %"), (1, 3, "33.3 %")],
+    [
+        (0, 5, "0 %"),
+        (5, 5, "100 %"),
+        (1, 100_000, "<0.01 %"),
+        (99_999, 100_000, ">99.9 %"),
+        (1, 8, "12.5 %"),
+        (1, 0, "0 %"),
+        (1, 3, "33.3 %"),
+    ],
 )
 def test_share(part: float, whole: float, expected: str) -> None:
     assert numbers.share(part, whole) == expected
@@ -31,7 +39,7 @@ def test_share(part: float, whole: float, expected: str) -> None:
 @pytest.mark.parametrize("highest", [0.02, 1, 3, 7, 9.99, 10, 48, 1234, 7e9])
 def test_steps_of_an_axis_are_few_and_inside(highest: float) -> None:
     steps = numbers.round_steps(highest, 3)
-    assert 1 <= len(steps) <= 3 and 0 < steps[0] and steps[-1] <= highest * (1 + 1e-9)
+    assert 1 <= len(steps) <= 3 and steps[0] > 0 and steps[-1] <= highest * (1 + 1e-9)
     assert numbers.round_steps(0) == []
 
 

@@ -21,7 +21,6 @@ def validate_data(
     max_bad_fraction: float = 0.0,
     max_repeated_id_fraction: float = 0.0,
     max_duplicate_fraction: float = 0.01,
-    max_near_duplicate_fraction: float = 0.05,
     max_leaked_documents: int = 0,
     min_words: int = 5,
     max_short_fraction: float = 0.05,
@@ -47,7 +46,6 @@ def validate_data(
         max_bad_fraction: schema; records that cannot be read, fraction of all records.
         max_repeated_id_fraction: schema; documents whose id came before, fraction.
         max_duplicate_fraction: duplicates; documents that repeat another but for white space, fraction.
-        max_near_duplicate_fraction: duplicates; documents that nearly repeat another (Jaccard 0.8 of runs of five words), fraction.
         max_leaked_documents: leakage; held-out documents that are also training documents, count.
         min_words: distribution; fewer words make a document short.
         max_short_fraction: distribution; short documents, fraction.
@@ -73,7 +71,6 @@ def validate_data(
                 max_bad_fraction=max_bad_fraction,
                 max_repeated_id_fraction=max_repeated_id_fraction,
                 max_duplicate_fraction=max_duplicate_fraction,
-                max_near_duplicate_fraction=max_near_duplicate_fraction,
                 max_leaked_documents=max_leaked_documents,
                 min_words=min_words,
                 max_short_fraction=max_short_fraction,

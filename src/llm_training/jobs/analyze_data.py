@@ -98,7 +98,6 @@ def analyze_data(
                 ),
                 is_measured=looked.is_measured,
             )  # fmt: skip
-            measures.watch(document.text, is_held_out=document.split != "train")
         for reason, count in (reading.dropped + dropped_before(inputs)).items():
             found.count_dropped(reason, count)
     if dropped_folder is not None:
@@ -129,4 +128,4 @@ def _page_facts(
         )
     name = title or " + ".join(dict.fromkeys(Path(uri).name or uri for uri in inputs))
     tokenizer = f"a tokenizer of {encoder.vocab_size:,} entries" if encoder else ""
-    return PageFacts(name, list(inputs), tokenizer, group_by or "file", measures.near_duplicates(), missing)
+    return PageFacts(name, list(inputs), tokenizer, group_by or "file", None, missing)

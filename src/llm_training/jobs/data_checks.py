@@ -33,9 +33,7 @@ class Thresholds:
     max_bad_fraction: float = 0.0
     max_repeated_id_fraction: float = 0.0
     max_duplicate_fraction: float = 0.01
-    max_near_duplicate_fraction: float = 0.05
     max_leaked_documents: int = 0
-    max_near_leaked_documents: int = 0
     min_words: int = 5
     max_short_fraction: float = 0.05
     max_document_share: float = 0.5
@@ -107,7 +105,6 @@ class Watched:
         self.lengths.setdefault(split, Distribution()).add(num_words)
         self._ids.append(xxhash.xxh3_64_intdigest(name.encode(errors="replace")))
         self._remember(name, spaced)
-        self.measures.watch(text, is_held_out=split != TRAIN)
         if is_measured:
             self.num_measured += 1
             self.num_garbled += _GARBLED.search(text) is not None
@@ -181,15 +178,6 @@ def duplicates(watched: Watched) -> Iterator[Finding]:
     limits, found = watched.limits, watched.repeats.counts()
     copies = (found.num_copies + found.num_spaced_copies) / max(1, found.num_documents)
     yield Finding("duplicates", "copies of another document", copies, limits.max_duplicate_fraction, "--max-duplicate-fraction")
-    near = watched.measures.near_duplicates()
-    if near is not None:
-        yield Finding(
-            "duplicates",
-            "near-duplicates of another document",
-            near[0] / max(1, near[1]),
-            limits.max_near_duplicate_fraction,
-            "--max-near-duplicate-fraction",
-        )
 
 
 def leakage(watched: Watched) -> Iterator[Finding]:

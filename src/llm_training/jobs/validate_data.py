@@ -95,7 +95,7 @@ def validate_data(
     chosen = _chosen(checks)
     _require_range(limits)
     with DataReading(inputs, text_field=text_field, bus=bus or EventBus(), measured_bytes=measured_bytes) as reading:
-        watched = Watched(limits, available_measures(with_near_duplicates="duplicates" in chosen, with_quality="quality" in chosen))
+        watched = Watched(limits, available_measures(with_quality="quality" in chosen, with_language=False))
         for looked in reading.documents(None, "Checking documents"):
             _look(watched, looked)
         watched.num_bad = reading.report.num_bad

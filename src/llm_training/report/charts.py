@@ -48,9 +48,11 @@ def histogram(title: str, description: str, bars: Sequence[Bar], ticks: Sequence
     """Columns over an axis. ``ticks`` are (fraction of the width, words)."""
     highest = max((bar.value for bar in bars), default=0) or 1
     floor = HEAD + PLOT_HEIGHT
-    drawn = [_grid(floor - PLOT_HEIGHT * step / highest, short(step)) for step in round_steps(highest, 3)]
+    steps = [(floor - PLOT_HEIGHT * step / highest, short(step)) for step in round_steps(highest, 3)]
+    drawn = [tag("line", class_="rule", x1="0", x2="100%", y1=f"{y:.1f}", y2=f"{y:.1f}") for y, _ in steps]
     drawn += [_column(bar, PLOT_HEIGHT * bar.value / highest, floor) for bar in bars if bar.value > 0]
     drawn.append(tag("line", class_="axis", x1="0", x2="100%", y1=floor + 0.5, y2=floor + 0.5))
+    drawn += [tag("text", words, class_="tick", x="0", y=f"{y - 4:.1f}") for y, words in steps]
     drawn += [_tick(at, words, floor) for at, words in ticks]
     drawn += [_mark(mark, 12 + 14 * (number % 2), floor) for number, mark in enumerate(marks)]
     return _svg(title, description, floor + FOOT, drawn)
@@ -70,11 +72,6 @@ def legend(entries: Sequence[tuple[str, str]]) -> Markup:
 def _svg(title: str, description: str, height: float, drawn: Sequence[Markup]) -> Markup:
     head = (tag("title", title), tag("desc", description))
     return tag("svg", *head, *drawn, role="img", aria_label=f"{title}: {description}", width="100%", height=f"{height:g}")
-
-
-def _grid(y: float, words: str) -> Markup:
-    line = tag("line", class_="rule", x1="0", x2="100%", y1=f"{y:.1f}", y2=f"{y:.1f}")
-    return joined(line, tag("text", words, class_="tick", x="0", y=f"{y - 4:.1f}"))
 
 
 def _column(bar: Bar, height: float, floor: float) -> Markup:

@@ -9,6 +9,7 @@ from llm_training.report import page as parts
 from llm_training.report.charts import Bar, Mark, Row, histogram, legend, rows
 from llm_training.report.dataset import DatasetStatistics, Seen, Sizes
 from llm_training.report.distribution_chart import distribution_histogram
+from llm_training.report.languages import language_name
 from llm_training.report.markup import Markup, joined, tag
 from llm_training.report.numbers import plural, share, short, size, three_digits
 from llm_training.report.sketches import RepeatCounts
@@ -155,9 +156,11 @@ def _quality_card(found: DatasetStatistics) -> Markup:
 def _language_card(found: DatasetStatistics) -> Markup:
     total = found.languages.total()
     ranked = found.languages.most_common()
-    entries = [Row(name, [("s4", count)], f"{count:,} · {share(count, total)}") for name, count in ranked[:_MAX_ROWS]]
-    sentence = f"{ranked[0][0]} is the main language, with {share(ranked[0][1], total)} of the documents."
-    table = parts.table(("language", "documents", "share"), [(name, f"{count:,}", share(count, total)) for name, count in ranked])
+    entries = [Row(language_name(code), [("s4", count)], f"{count:,} · {share(count, total)}") for code, count in ranked[:_MAX_ROWS]]
+    sentence = f"{language_name(ranked[0][0])} is the main language, with {share(ranked[0][1], total)} of the documents."
+    table = parts.table(
+        ("language", "documents", "share"), [(language_name(code), f"{count:,}", share(count, total)) for code, count in ranked]
+    )
     return parts.card("Languages", sentence, rows(entries), table)
 
 
@@ -232,7 +235,10 @@ def dropped_section(found: DatasetStatistics) -> Markup | None:
     )
     shown = [document for _, reservoir in sorted(found.dropped_samples.items()) for document in reservoir]
     return parts.section(
-        "What was dropped", f"{plural(total, 'document')} did not come through.", parts.grid(chart) if chart else None, _samples(found, shown)
+        "What was dropped",
+        f"{plural(total, 'document')} did not come through.",
+        parts.grid(chart) if chart else None,
+        _samples(found, shown),
     )
 
 
@@ -265,7 +271,7 @@ def _sample(found: DatasetStatistics, document: Seen) -> Markup:
     if document.quality is not None:
         facts.append(f"quality {document.quality:.2f}")
     if document.language is not None:
-        facts.append(document.language)
+        facts.append(language_name(document.language))
     return parts.sample(document.id, [fact for fact in facts if fact != document.id], document.text, document.reason)
 
 
