@@ -49,7 +49,7 @@ def test_prepared_data_brings_its_tokenizer_and_its_reasons(texts: Path, tmp_pat
     for place in (tmp_path / "data", tmp_path / "data" / "train.json"):
         result = analyze_data([str(place)], str(tmp_path / "page.html"))
         assert result.statistics["bytes_per_token"]["count"] > 80
-        assert result.statistics["dropped"] == {"text not a string": 1}
+        assert result.statistics["dropped"] == {"read: text not a string": 1}
     assert set(analyze_data([str(tmp_path / "data")], str(tmp_path / "page.html")).statistics["by_split"]) == {"train", "validation"}
 
 
