@@ -118,7 +118,7 @@ def test_token_ids_are_a_declared_kind(folder: Path, read) -> None:
     ("uri", "error", "message"),
     [
         ("/no/such/place", DataError, "no such file, folder or glob"),
-        ("s3://bucket/x", ConfigError, "unknown kind"),
+        ("ftp://host/x", ConfigError, "unknown kind"),
         ("hf:", ConfigError, "names no data set"),
         ("/dev/zero", DataError, "not a regular file"),
     ],

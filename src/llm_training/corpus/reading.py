@@ -111,7 +111,7 @@ class SliceReader:
 def limits_of(corpus: Corpus) -> Limits:
     """The sizes that formats obey, from the settings."""
     settings = corpus.settings
-    return Limits(settings.slice_bytes, settings.max_document_bytes, settings.text_field)
+    return Limits(settings.slice_bytes, settings.max_document_bytes, settings.text_field, settings.keep_html)
 
 
 def edited(span: Span) -> IntegrityError:

@@ -19,8 +19,7 @@ from llm_training.corpus.sources.kinds import TOKEN_ID_KIND, SourceFile, kind_of
 from llm_training.corpus.sources.prepared import companions
 from llm_training.errors import DataError, StorageError
 
-# Kinds that another door reads.
-_ELSEWHERE = {".parquet": "hf:FOLDER", ".arrow": "hf:FOLDER", ".csv": "hf:FOLDER"}
+KNOWN_FILES = ".txt .md .py .jsonl .json .csv .parquet .arrow .warc or .wet"
 _SKIPPED_DIRECTORIES = frozenset({"__pycache__", "node_modules"})
 # A run, and a cache by the convention of bford.info/cachedir: what a program wrote is no text to learn from.
 _MARKS = ("run.json", "CACHEDIR.TAG")
@@ -54,7 +53,7 @@ def find_files(pattern: str, settings: CorpusSettings, skipped: Counter[str], *,
         raise DataError("no such file, folder or glob", where=pattern, remedy="check the path; a source is a path, stdlib: or hf:NAME")
     if not files:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it is empty"
-        raise DataError(f"no documents in the source ({reasons})", where=pattern, remedy="give files of .txt .md .py .jsonl or .json")
+        raise DataError(f"no documents in the source ({reasons})", where=pattern, remedy=f"give files of {KNOWN_FILES}")
     return files
 
 
@@ -98,9 +97,6 @@ def _named(key: str, path: Path, kind: str | None) -> SourceFile:
         ) from None
     if not stat.S_ISREG(mode):
         raise DataError("source is not a regular file", where=str(path), remedy="give a file or a folder of files")
-    suffix = path.suffix.lower()
-    if kind is None and suffix in _ELSEWHERE:
-        raise DataError(f"{suffix} files are read through the datasets library", where=str(path), remedy=f"give {_ELSEWHERE[suffix]}")
     found = kind or kind_of(path) or "text"
     return SourceFile(key, path, sniff_json(path) if found == "json" else found)
 
