@@ -30,7 +30,7 @@ from llm_training.training.state import TrainState
 
 STATE_FORMAT = 1
 # Values in the state that a resume must share, and those that are only worth a line.
-FATAL = ("tokenizer", "sequence_length", "effective_batch", "optimizer", "seed", "dataset")
+FATAL = ("tokenizer", "sequence_length", "effective_batch", "optimizer", "seed", "dataset", "mixture")
 NOTED = ("precision", "threads", "torch", "world_size", "micro_batch", "machine")
 
 
@@ -48,6 +48,7 @@ class RunFacts:
     precision: str
     threads: int
     world_size: int
+    mixture: list[list[float | None]]
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, with torch's version and the kind of machine."""
@@ -56,7 +57,7 @@ class RunFacts:
 
 def make_facts(
     *, dataset: str, tokenizer: Tokenizer, effective_batch: int, micro_batch: int, sequence_length: int, optimizer: str, seed: int,
-    precision: Precision, device: Device, world: World,
+    precision: Precision, device: Device, world: World, mixture: list[list[float | None]],
 ) -> RunFacts:  # fmt: skip
     """Facts from the parts of a run."""
     return RunFacts(
@@ -70,6 +71,7 @@ def make_facts(
         precision=precision.name,
         threads=device.threads,
         world_size=world.size,
+        mixture=mixture,
     )
 
 
@@ -149,6 +151,7 @@ def require_same(recorded: Mapping[str, Any], facts: RunFacts, *, where: str) ->
         IntegrityError: something that decides what is learned differs, old and new named.
     """
     now = facts.as_json()
+    recorded = {"mixture": [], **recorded}  # runs of before mixtures
 
     def changes(names: Sequence[str]) -> list[str]:
         return [f"{name}: {recorded.get(name)} -> {now[name]}" for name in names if recorded.get(name) != now[name]]

@@ -14,8 +14,8 @@ from llm_training.checkpoint.resume import find_checkpoint
 from llm_training.config.load import load_config
 from llm_training.errors import ConfigError, DataError
 from llm_training.jobs.checkpointing import read_progress
-from llm_training.jobs.feed import order_of_plan
 from llm_training.jobs.logs import locate_run
+from llm_training.jobs.mixture import from_json, order_of_run
 
 
 def documents_of_step(run: str, step: int) -> list[tuple[int, str, str, int, int]]:
@@ -44,7 +44,9 @@ def documents_of_step(run: str, step: int) -> list[tuple[int, str, str, int, int
     settings = ViewSettings(
         str(facts["dataset"]), store.settings.fingerprint, store.settings.tokenizer, plan.sequence_length, config.cache.packing_strategy
     )
-    dataset = PackedDataset(store, PackedView.open(view_directory(Path(config.cache.dir), settings)), progress.pin)
-    rows = order_of_plan(plan, int(facts["seed"])).rows((step - 1) * plan.effective_batch, step * plan.effective_batch)
+    view = PackedView.open(view_directory(Path(config.cache.dir), settings))
+    dataset = PackedDataset(store, view, progress.pin)
+    order = order_of_run(plan, int(facts["seed"]), from_json(facts.get("mixture")), store, view, progress.pin)
+    rows = order.rows((step - 1) * plan.effective_batch, step * plan.effective_batch)
     described = dataset.describe(np.asarray(rows, dtype=np.int64))
     return [(row.row, piece.id, piece.source, piece.position, piece.num_tokens) for row in described for piece in row.pieces]

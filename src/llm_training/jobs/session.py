@@ -21,10 +21,10 @@ from llm_training.checkpoint.layout import CheckpointRef
 from llm_training.checkpoint.load import load_config
 from llm_training.checkpoint.retention import RetentionPolicy
 from llm_training.checkpoint.store import CheckpointStore
-from llm_training.errors import LlmTrainingError
+from llm_training.errors import IntegrityError, LlmTrainingError
 from llm_training.evaluation.held_out import evaluate_documents
 from llm_training.events import CacheGrown, EvaluationCompleted, Notice
-from llm_training.jobs import checkpointing, planning
+from llm_training.jobs import checkpointing, mixture, planning
 from llm_training.jobs.context import RunContext
 from llm_training.jobs.feed import Feed
 from llm_training.jobs.growth import GrowthFinder
@@ -152,6 +152,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
         precision=precision,
         device=device,
         world=world,
+        mixture=mixture.as_json(context.data.mixture),
     )
     if ref is not None and restored is not None:
         for line in checkpointing.require_same(restored.recorded_facts, facts, where=str(ref.path)):
@@ -229,6 +230,8 @@ def _find_checkpoint(context: RunContext, store: CheckpointStore) -> CheckpointR
 def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: float, waited_seconds: float) -> Mapping[str, Any]:
     """The choices of step 0, from the record or new: batch, precision, compile, provisional plan."""
 
+    data, training = context.data, context.config.training
+
     def choose() -> dict[str, Any]:
         pin = pin_all(context.data.view)
         estimate = planning.estimate_run(
@@ -240,14 +243,19 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
             peak_flops=peak_flops,
             world_size=context.world.size,
             device=context.device,
-        )
+            most_samples=mixture.most_samples(
+                data.mixture, training.seed, data.store, data.view, pin,
+                fraction=training.epoch_dataset_fraction, sequence_length=data.sequence_length,
+            ),
+        )  # fmt: skip
         compiled = choose_compile(context.config.training.compile, context.device, estimate.seconds)
         budget = planning.budget_seconds(context.config.training)
         return {
             "choice": asdict(context.choice),
             "plan": estimate.plan.as_json(),
             "pin": pin.to_json(),
-            "held_out_slices": context.data.held_out_slices,
+            "held_out_slices": data.held_out_slices,
+            "mixture": mixture.as_json(data.mixture),
             "effective_batch": estimate.plan.effective_batch,
             "micro_batch": estimate.micro_batch,
             "world_size": context.world.size,
@@ -265,10 +273,18 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
                 precision=context.precision,
                 data=context.data,
                 compiled=compiled,
+                mixture=mixture.describe_mixture(context.config, estimate.plan, data.mixture, data.store, data.view, pin),
             ),
         }
 
     recorded = decisions.at(0, "start")
+    if recorded is not None and recorded.get("mixture", []) != mixture.as_json(data.mixture):
+        raise IntegrityError(
+            f"the run cannot be resumed with another mixture ({recorded.get('mixture', [])} -> {mixture.as_json(data.mixture)}: "
+            "weight and most epochs of each source)",
+            where=str(context.layout.path),
+            remedy="use the weights of the run, or start a new one with --resume never",
+        )
     chosen = recorded or context.world.broadcast(choose() if context.world.is_main else None)
     assert isinstance(chosen, Mapping)
     return recorded or decisions.record(0, "start", **chosen)
@@ -319,6 +335,7 @@ def _assemble(
             num_tokens=figures.num_tokens,
             seconds=time.perf_counter() - began,
             is_best=state.took_evaluation(figures.loss_nats),
+            loss_by_source=figures.loss_by_source,
         )
         context.bus.publish(done)
         return done
