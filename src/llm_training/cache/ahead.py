@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from llm_training.cache.order import Order
+from llm_training.cache.order import RowOrder
 from llm_training.cache.reader import PackedDataset, Part
 from llm_training.errors import LlmTrainingError
 
@@ -26,7 +26,7 @@ class ReadAhead:
         threads: that decode, at least 1.
     """
 
-    def __init__(self, dataset: PackedDataset, order: Order, threads: int) -> None:
+    def __init__(self, dataset: PackedDataset, order: RowOrder, threads: int) -> None:
         self._dataset = dataset
         self._order = order
         self._window = (0, 0)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from llm_training.cache.ahead import ReadAhead
 from llm_training.cache.batch import Batch
-from llm_training.cache.order import Order
+from llm_training.cache.order import RowOrder
 from llm_training.cache.reader import PackedDataset
 from llm_training.errors import StorageError
 
@@ -53,7 +53,7 @@ class BatchLoader:
     def __init__(
         self,
         dataset: PackedDataset,
-        order: Order,
+        order: RowOrder,
         *,
         global_batch: int,
         rank: int = 0,
@@ -85,7 +85,7 @@ class BatchLoader:
         finally:
             self.wait_seconds += time.perf_counter() - began
 
-    def replace(self, dataset: PackedDataset, order: Order) -> None:
+    def replace(self, dataset: PackedDataset, order: RowOrder) -> None:
         """Go on with another dataset and order (at a join); what was prepared is dropped."""
         self.close()
         self._dataset, self._order = dataset, order

@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +101,18 @@ class EpochPosition:
     epoch: int
     offset: int
     num_samples: int
+
+
+class RowOrder(Protocol):
+    """Which rows a run takes: `Order`, or an order over a mixture of sources."""
+
+    def rows(self, start: int, stop: int) -> Int64Array:
+        """Rows of samples ``start .. stop - 1``: ``[stop - start]`` int64."""
+        ...
+
+    def window(self, sample: int) -> tuple[int, int]:
+        """First and last-plus-one of the samples around ``sample`` that are worth making ready together."""
+        ...
 
 
 class Order:

@@ -30,9 +30,9 @@ from llm_training.training.state import TrainState
 
 STATE_FORMAT = 1
 # Values in the state that a resume must share, and those that are only worth a line.
-FATAL = ("tokenizer", "sequence_length", "effective_batch", "optimizer", "seed", "dataset", "document_attention")
+FATAL = ("tokenizer", "sequence_length", "effective_batch", "optimizer", "seed", "dataset", "mixture", "document_attention")
 # What checkpoints from before a fact was recorded were made with.
-ASSUMED: Mapping[str, Any] = {"document_attention": False}
+ASSUMED: Mapping[str, Any] = {"mixture": [], "document_attention": False}
 NOTED = ("precision", "threads", "torch", "world_size", "micro_batch", "machine")
 
 
@@ -51,6 +51,7 @@ class RunFacts:
     precision: str
     threads: int
     world_size: int
+    mixture: list[list[float | None]]
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, with torch's version and the kind of machine."""
@@ -59,7 +60,7 @@ class RunFacts:
 
 def make_facts(
     *, dataset: str, tokenizer: Tokenizer, effective_batch: int, micro_batch: int, sequence_length: int, optimizer: str, seed: int,
-    document_attention: bool, precision: Precision, device: Device, world: World,
+    document_attention: bool, precision: Precision, device: Device, world: World, mixture: list[list[float | None]],
 ) -> RunFacts:  # fmt: skip
     """Facts from the parts of a run."""
     return RunFacts(
@@ -74,6 +75,7 @@ def make_facts(
         precision=precision.name,
         threads=device.threads,
         world_size=world.size,
+        mixture=mixture,
     )
 
 

@@ -18,6 +18,7 @@ import orjson
 from llm_training.cache.build import BuildProgress, build_store
 from llm_training.cache.catalog import Identity, make_identity, store_directory, update_registry
 from llm_training.cache.held_out import held_out_documents
+from llm_training.cache.mixture import Part
 from llm_training.cache.sealed import digest, read_sealed, write_sealed
 from llm_training.cache.store import TRAIN, ChunkStore, StoreSettings
 from llm_training.cache.store import VALIDATION as HELD_OUT
@@ -30,6 +31,7 @@ from llm_training.errors import DataError, IntegrityError, StoppedEarly
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.clean_reading import CleanReading, clean_reading
+from llm_training.jobs.mixture import configured_sources, mixture_of, source_names, source_of_slice
 from llm_training.jobs.models import locate_model
 from llm_training.jobs.recorded import recorded_start
 from llm_training.jobs.remote_data import PLAN_KIND, PLAN_VERSION, RemoteDataset, open_dataset, open_remote_dataset
@@ -89,6 +91,8 @@ class PreparedData:
     token_bytes: np.ndarray | None
     train_bytes: int
     held_out_slices: list[int]
+    mixture: tuple[Part, ...] = ()
+    source_names: tuple[str, ...] = ()
 
     @property
     def sequence_length(self) -> int:
@@ -112,8 +116,7 @@ def open_sources(config: Config) -> Corpus:
         slice_bytes=config.cache.chunk_bytes,
         max_document_bytes=data.max_document_bytes,
     )
-    sources = _hub_source(config) or data.sources
-    corpus = open_corpus([*sources, *data.validation_sources], settings)
+    corpus = open_corpus(source_names(data), settings)
     if not data.validation_sources:
         return corpus
     held_out = set(data.validation_sources)
@@ -123,16 +126,6 @@ def open_sources(config: Config) -> Corpus:
     )
     name = "+".join(source.name for source in corpus.sources if source.uri not in held_out)
     return replace(corpus, sources=marked, name=name, fingerprint=digest([corpus.fingerprint, sorted(held_out)]))
-
-
-def _hub_source(config: Config) -> list[str]:
-    """``data.dataset_name`` and its companions as a source URI."""
-    data = config.data
-    if data.dataset_name is None:
-        return []
-    config_part = f":{data.dataset_config}" if data.dataset_config else ""
-    splits = [split for split in (data.dataset_split, data.validation_split) if split]
-    return [f"hf:{data.dataset_name}{config_part}@{split}" for split in splits] or [f"hf:{data.dataset_name}{config_part}"]
 
 
 def scan_data(
@@ -219,7 +212,7 @@ def _known_tokenizer(config: Config, resumed: RunLayout | None, bus: EventBus) -
         return load_tokenizer(config.tokenizer.path)
     if config.model.init_from is not None:
         return load_tokenizer(locate_model(config.model.init_from))
-    prepared = prepared_tokenizer(config.data.sources) if config.data.dataset_name is None else None
+    prepared = prepared_tokenizer([entry.uri for entry in configured_sources(config.data)]) if config.data.dataset_name is None else None
     if prepared is None or config.tokenizer.vocab_size is not None:
         return None
     bus.publish(Notice(message=f"using the tokenizer that {prepared} was prepared with"))
@@ -297,10 +290,12 @@ def _prepared(
         tokenizer=tokenizer,
         store=store,
         view=view,
-        held_out=Documents(*held_out_documents(store, agreed)),
+        held_out=_held_out(store, agreed, source_names(config.data)),
         token_bytes=bytes_of_tokens(tokenizer),
         train_bytes=scanned.train_bytes,
         held_out_slices=agreed,
+        mixture=mixture_of(config.data),
+        source_names=source_names(config.data),
     )
 
 
@@ -425,9 +420,21 @@ def held_out_of_run(checkpoint: Path, tokenizer: Tokenizer) -> Documents:
     if not (run.config.is_file() and (checkpoint / STATE_FILE).is_file()):
         raise DataError("no text to score was given, and the model does not lie in a run", remedy="give --test-data")
     dataset = str(read_json(checkpoint / STATE_FILE)["facts"]["dataset"])
-    store = open_dataset(load_config([str(run.config)]).config.cache, dataset)
+    config = load_config([str(run.config)]).config
+    store = open_dataset(config.cache, dataset)
     store.require_tokenizer(tokenizer.fingerprint)
-    return Documents(*held_out_documents(store, recorded_start(run).get("held_out_slices")))
+    return _held_out(store, recorded_start(run).get("held_out_slices"), source_names(config.data))
+
+
+def _held_out(store: ChunkStore, slices: Sequence[int] | None, names: Sequence[str]) -> Documents:
+    """Held-out documents of these slices (None: of all), and where there are several sources, which one each is of."""
+    slices = range(store.validation_slices) if slices is None else slices
+    tokens, offsets = held_out_documents(store, slices)
+    if len(names) < 2:
+        return Documents(tokens, offsets)
+    of_slice = source_of_slice(store)
+    counts = [store.records[HELD_OUT][number].num_documents for number in slices]
+    return Documents(tokens, offsets, np.repeat([of_slice[number] for number in slices], counts).astype(np.int64), tuple(names))
 
 
 def describe_store(store: ChunkStore, view: PackedView | None) -> Sequence[str]:

@@ -45,6 +45,9 @@ class EvaluationReport:
         if error is not None and "loss" in self.metrics:
             shown["Loss"] += f" ± {error:.4f} nats per token"
         shown["Tokens"] = f"{self.figures['num_tokens']:,} ({self.figures['num_bytes']:,} bytes)"
+        for name, figures in self.figures["by_source"].items():
+            loss = figures["loss_nats"]
+            shown[f"Loss of {name}"] = ("not finite" if loss is None else f"{loss:.4f}") + f" ({figures['num_tokens']:,} tokens)"
         shown["Windows"] = f"{self.figures['window']} tokens, moved on by {self.figures['stride']}"
         return shown
 

@@ -75,6 +75,7 @@ def evaluate_final(context: RunContext, model: Transformer, step: int) -> Mappin
             num_tokens=figures.num_tokens,
             seconds=time.perf_counter() - began,
             source="final",
+            loss_by_source=figures.loss_by_source,
         )
     )
     return found

@@ -92,12 +92,12 @@ class GrowthFinder:
             self._bus.publish(Notice(message=_too_late(growth)))
             return None
         self._feed.adopt(store, view)
-        return {"pin": growth.pin.to_json(), "total_steps": self._total_with(growth.new_sequences)}
+        return {"pin": growth.pin.to_json(), "total_steps": self._total_with(growth.pin)}
 
-    def _total_with(self, num_rows: int) -> int:
-        """Total steps with so many rows. Epochs follow the data; a time budget stays the pacer's, so the join never outgrows it."""
+    def _total_with(self, pin: Pin) -> int:
+        """Total steps with the rows of the pin. Epochs follow the data; a time budget stays the pacer's, so the join never outgrows it."""
         plan: TrainingPlan = self._state.plan
-        total = self._feed.total_after(self._state.step, num_rows)
+        total = self._feed.total_after(self._state.step, pin)
         if self._pacer is None:
             return total
         fitting = self._pacer.fitting(self._state.step, self._state.elapsed_seconds)

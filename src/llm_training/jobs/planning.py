@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,7 +169,14 @@ def _default_micro(share: int, sequence_length: int, device: Device) -> int:
 
 
 def build_plan(
-    config: Config, *, sequences: int, batching: Batching, sequence_length: int, expected_steps: int | None, seconds_per_step: float
+    config: Config,
+    *,
+    sequences: int,
+    batching: Batching,
+    sequence_length: int,
+    expected_steps: int | None,
+    seconds_per_step: float,
+    most_samples: int | None = None,
 ) -> TrainingPlan:
     """Steps, warm-up and intervals.
 
@@ -177,6 +184,7 @@ def build_plan(
         sequences: rows of the packed cache.
         expected_steps: steps that the time budget is expected to allow; None without a budget.
         seconds_per_step: expected; spaces the checkpoints about ten minutes apart.
+        most_samples: sequences until every source of a mixture has reached its cap; None without.
 
     Raises:
         DataError: the data do not fill one step.
@@ -187,6 +195,8 @@ def build_plan(
         totals.append(training.max_tokens // (batching.effective * sequence_length))
     if training.num_epochs is not None:
         totals.append(steps_for_epochs(sequences, training.num_epochs, training.epoch_dataset_fraction, batching.effective))
+    if most_samples is not None:
+        totals.append(most_samples // batching.effective)
     total = min(totals)
     if total < 1 and training.max_steps != 0:
         raise DataError(
@@ -343,6 +353,7 @@ def estimate_run(
     peak_flops: float,
     world_size: int,
     device: Device,
+    most_samples: int | None = None,
 ) -> Estimate:
     """Batch and plan, with the speed guessed as a share of the matmul peak; the first steps then show the true one."""
     batching = choose_batching(config, choice, sequence_length=sequence_length, world_size=world_size, device=device)
@@ -356,6 +367,7 @@ def estimate_run(
         sequence_length=sequence_length,
         expected_steps=None if budget is None else max(1, int(budget / per_step)),
         seconds_per_step=per_step,
+        most_samples=most_samples,
     )
     return Estimate(plan, batching.micro, plan.total_steps * per_step, speed)
 
@@ -387,6 +399,7 @@ def describe_plan(
     data: PreparedData | None = None,
     documents: DocumentChoice | None = None,
     compiled: CompileChoice | None = None,
+    mixture: Iterable[tuple[str, str]] = (),
 ) -> tuple[str, ...]:
     """The plan as aligned lines: what is trained, on what, for how long, and why so."""
     plan = estimate.plan
@@ -405,6 +418,7 @@ def describe_plan(
                 "Tokenizer",
                 f"{data.tokenizer.vocab_size:,} entries, {train_bytes / max(1, unique):.2f} bytes per token, {data.tokenizer.backend}",
             ),
+            *mixture,
         ]
     rows += [
         ("Model", f"{spec.family}, {parameters.total:,} parameters: {spec.num_layers} layers, width {spec.hidden_size}, "

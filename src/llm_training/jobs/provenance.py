@@ -9,8 +9,8 @@ from llm_training.checkpoint.resume import find_checkpoint
 from llm_training.config.load import load_config
 from llm_training.errors import ConfigError, DataError
 from llm_training.jobs.checkpointing import read_progress
-from llm_training.jobs.feed import order_of_plan
 from llm_training.jobs.logs import locate_run
+from llm_training.jobs.mixture import from_json, order_of_run
 from llm_training.jobs.remote_data import open_dataset, open_view
 
 
@@ -37,7 +37,9 @@ def documents_of_step(run: str, step: int) -> list[tuple[int, str, str, int, int
     config = load_config([str(layout.config)]).config
     facts = progress.recorded_facts
     store = open_dataset(config.cache, str(facts["dataset"]))
-    dataset = PackedDataset(store, open_view(config.cache, store, plan.sequence_length), progress.pin)
-    rows = order_of_plan(plan, int(facts["seed"])).rows((step - 1) * plan.effective_batch, step * plan.effective_batch)
+    view = open_view(config.cache, store, plan.sequence_length)
+    dataset = PackedDataset(store, view, progress.pin)
+    order = order_of_run(plan, int(facts["seed"]), from_json(facts.get("mixture")), store, view, progress.pin)
+    rows = order.rows((step - 1) * plan.effective_batch, step * plan.effective_batch)
     described = dataset.describe(np.asarray(rows, dtype=np.int64))
     return [(row.row, piece.id, piece.source, piece.position, piece.start, piece.num_tokens) for row in described for piece in row.pieces]

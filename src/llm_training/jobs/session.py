@@ -21,10 +21,10 @@ from llm_training.checkpoint.layout import CheckpointRef
 from llm_training.checkpoint.load import load_config
 from llm_training.checkpoint.retention import RetentionPolicy
 from llm_training.checkpoint.store import CheckpointStore
-from llm_training.errors import LlmTrainingError
+from llm_training.errors import IntegrityError, LlmTrainingError
 from llm_training.evaluation.held_out import evaluate_documents
 from llm_training.events import CacheGrown, EvaluationCompleted, Notice
-from llm_training.jobs import checkpointing, planning
+from llm_training.jobs import checkpointing, mixture, planning
 from llm_training.jobs.context import RunContext
 from llm_training.jobs.feed import Feed
 from llm_training.jobs.growth import GrowthFinder
@@ -158,6 +158,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
         precision=precision,
         device=device,
         world=world,
+        mixture=mixture.as_json(context.data.mixture),
     )
     if ref is not None and restored is not None:
         for line in checkpointing.require_same(restored.recorded_facts, facts, where=str(ref.path)):
@@ -235,6 +236,8 @@ def _find_checkpoint(context: RunContext, store: CheckpointStore) -> CheckpointR
 def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: float, waited_seconds: float) -> Mapping[str, Any]:
     """The choices of step 0, from the record or new: batch, precision, compile, provisional plan."""
 
+    data, training = context.data, context.config.training
+
     def choose() -> dict[str, Any]:
         pin = pin_all(context.data.view)
         spec = choose_spec(context.config, context.choice, context.data.tokenizer.vocab_size)
@@ -247,7 +250,11 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
             peak_flops=peak_flops,
             world_size=context.world.size,
             device=context.device,
-        )
+            most_samples=mixture.most_samples(
+                data.mixture, training.seed, data.store, data.view, pin,
+                fraction=training.epoch_dataset_fraction, sequence_length=data.sequence_length,
+            ),
+        )  # fmt: skip
         documents = planning.choose_documents(context.config, spec, context.data.sequence_length, context.device, context.precision)
         compiled = choose_compile(context.config.training.compile, context.device, estimate.seconds)
         budget = planning.budget_seconds(context.config.training)
@@ -255,7 +262,8 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
             "choice": asdict(context.choice),
             "plan": estimate.plan.as_json(),
             "pin": pin.to_json(),
-            "held_out_slices": context.data.held_out_slices,
+            "held_out_slices": data.held_out_slices,
+            "mixture": mixture.as_json(data.mixture),
             "effective_batch": estimate.plan.effective_batch,
             "micro_batch": estimate.micro_batch,
             "world_size": context.world.size,
@@ -275,10 +283,18 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
                 data=context.data,
                 documents=documents,
                 compiled=compiled,
+                mixture=mixture.describe_mixture(context.config, estimate.plan, data.mixture, data.store, data.view, pin),
             ),
         }
 
     recorded = decisions.at(0, "start")
+    if recorded is not None and recorded.get("mixture", []) != mixture.as_json(data.mixture):
+        raise IntegrityError(
+            f"the run cannot be resumed with another mixture ({recorded.get('mixture', [])} -> {mixture.as_json(data.mixture)}: "
+            "weight and most epochs of each source)",
+            where=str(context.layout.path),
+            remedy="use the weights of the run, or start a new one with --resume never",
+        )
     chosen = recorded or context.world.broadcast(choose() if context.world.is_main else None)
     assert isinstance(chosen, Mapping)
     return recorded or decisions.record(0, "start", **chosen)
@@ -329,6 +345,7 @@ def _assemble(
             num_tokens=figures.num_tokens,
             seconds=time.perf_counter() - began,
             is_best=state.took_evaluation(figures.loss_nats),
+            loss_by_source=figures.loss_by_source,
         )
         context.bus.publish(done)
         return done
