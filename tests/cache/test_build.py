@@ -1,3 +1,5 @@
+"""C-6, C-8 and C-11, and what a build gives: the same bytes from any order, worker, stop and mode."""
+
 import json
 from functools import partial
 

@@ -86,13 +86,13 @@ def test_a_kill_at_every_visit_of_every_crash_point_leaves_a_build_to_go_on_with
     assert visit > 1
 
 
-def test_sixty_kills_at_random_moments_end_in_the_same_files(place, expected):
+def test_a_hundred_kills_at_random_moments_end_in_the_same_files(place, expected):
     began = time.monotonic()
     build_all(place / "timing")
     duration = time.monotonic() - began
     randomness = random.Random(20)
     kills, chunks_at_kill = 0, []
-    while kills < 60:
+    while kills < 100:
         root = place / f"random-{kills}"
         # One to three kills in a row before the build is let to its end.
         for _ in range(randomness.randint(1, 3)):

@@ -19,6 +19,8 @@ from llm_training.errors import ConfigError, IntegrityError
 from llm_training.storage.hashing import record_of
 
 COMPRESSIONS: dict[str, str | None] = {"lz4": "lz4", "zstd": "zstd", "none": None}
+# Of GPT-2 tokens of books: level 1 takes 1.43 bytes, 6 takes 1.30 and writes 19 M tokens/s; reading costs the same.
+ZSTD_LEVEL = 6
 REPAIR = "rebuild the damaged part: llm-build-cache --mode inverse"
 
 _MAGIC = b"ARROW1\0\0"
@@ -37,7 +39,8 @@ def check_compression(name: str) -> None:
 def write_arrow(schema: pa.Schema, batches: Iterable[pa.RecordBatch], compression: str) -> pa.Buffer:
     """An Arrow IPC file in memory; the same batches always give the same bytes (of one pyarrow version)."""
     sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression=COMPRESSIONS[compression], use_threads=False)
+    codec = pa.Codec("zstd", compression_level=ZSTD_LEVEL) if compression == "zstd" else COMPRESSIONS[compression]
+    options = pa.ipc.IpcWriteOptions(compression=codec, use_threads=False)
     with pa.ipc.new_file(sink, schema, options=options) as writer:
         for batch in batches:
             writer.write_batch(batch)
