@@ -44,6 +44,7 @@ PLANS_DIRECTORY, TOKENIZERS_DIRECTORY = "plans", "tokenizers"
 # Starting a process costs seconds of imports, and the encoder itself already uses several threads: on two cores one process
 # packs 80 MB faster than two (benchmarks/results/tokenize_and_pack.json).
 BYTES_WORTH_A_PROCESS = 1_000_000_000
+BUILDER_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -271,13 +272,16 @@ def build_cache(
         bus.publish(Progress(task="Tokenise and pack", done=progress.done_chunks, total=progress.due_chunks, unit="chunks"))
 
     workers = config.cache.workers or (usable_cores() if total > BYTES_WORTH_A_PROCESS else 1)
+    workers = min(workers, max(1, len(scanned.plan.slices)))
+    open_source = functools.partial(_open_for_build, scanned.corpus, scanned.plan, directory if workers > 1 else tokenizer)
     result = build_store(
         store_directory(Path(config.cache.dir), identity),
         settings,
         [orjson.loads(orjson.dumps(piece.to_json())) for piece in scanned.plan.slices],
-        functools.partial(_open_for_build, scanned.corpus, scanned.plan, directory),
+        open_source,
         mode=mode,
-        workers=min(workers, max(1, len(scanned.plan.slices))),
+        workers=workers,
+        threads=min(BUILDER_THREADS, usable_cores()),
         progress=report,
         should_stop=lambda: bool(stop),
     )
@@ -288,8 +292,9 @@ def build_cache(
     return result
 
 
-def _open_for_build(corpus: Corpus, plan: Plan, tokenizer_directory: Path) -> tuple[Any, Tokenizer]:
-    return SliceReader(corpus, plan).read_slice, load_tokenizer(tokenizer_directory)
+def _open_for_build(corpus: Corpus, plan: Plan, tokenizer: Tokenizer | Path) -> tuple[Any, Tokenizer]:
+    """What one builder reads and encodes with; another process gets the tokenizer as a directory."""
+    return SliceReader(corpus, plan).read_slice, tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer)
 
 
 def load_or_train_tokenizer(
