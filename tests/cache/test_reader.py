@@ -1,3 +1,5 @@
+"""Rows, pins and C-9: a trainer that reads while a builder appends keeps its order."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

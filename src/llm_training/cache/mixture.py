@@ -118,7 +118,9 @@ class MixedOrder:
         """Samples to make ready together: as many as a shuffle window has, none past the end. See `RowOrder`."""
         first = sample - sample % self._window_samples
         last = first + self._window_samples
-        return (first, last) if self.num_samples is None else (min(first, self.num_samples), min(last, self.num_samples))
+        if self.num_samples is None:
+            return first, last
+        return (sample, sample) if sample >= self.num_samples else (first, min(last, self.num_samples))
 
     def position(self, sample: int) -> EpochPosition:
         """The epoch of the run that a sample lies in, counted in samples."""

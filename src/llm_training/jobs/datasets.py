@@ -52,6 +52,7 @@ CACHE_TAG, CACHE_SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06
 # Starting a process costs seconds of imports, and the encoder itself already uses several threads: on two cores one process
 # packs 80 MB faster than two (benchmarks/results/tokenize_and_pack.json).
 BYTES_WORTH_A_PROCESS = 1_000_000_000
+BUILDER_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -322,13 +323,17 @@ def build_cache(
         bus.publish(Progress(task="Tokenise and pack", done=progress.done_chunks, total=progress.due_chunks, unit="chunks"))
 
     workers = config.cache.workers or (usable_cores() if total > BYTES_WORTH_A_PROCESS else 1)
+    workers = min(workers, max(1, len(scanned.plan.slices)))
+    encoder, cleaning = directory if workers > 1 else tokenizer, clean_reading(config.data)
+    open_source = functools.partial(_open_for_build, scanned.corpus, scanned.plan, encoder, cleaning)
     result = build_store(
         store_directory(Path(config.cache.dir), identity),
         settings,
         [orjson.loads(orjson.dumps(piece.to_json())) for piece in scanned.plan.slices],
-        functools.partial(_open_for_build, scanned.corpus, scanned.plan, directory, clean_reading(config.data)),
+        open_source,
         mode=mode,
-        workers=min(workers, max(1, len(scanned.plan.slices))),
+        workers=workers,
+        threads=min(BUILDER_THREADS, usable_cores()),
         progress=report,
         should_stop=lambda: bool(stop) or done_chunks == max_chunks,
     )
@@ -339,8 +344,10 @@ def build_cache(
     return result
 
 
-def _open_for_build(corpus: Corpus, plan: Plan, tokenizer_directory: Path, cleaning: CleanReading) -> tuple[Any, Tokenizer]:
-    return cleaning.of_slices(SliceReader(corpus, plan).read_slice), load_tokenizer(tokenizer_directory)
+def _open_for_build(corpus: Corpus, plan: Plan, tokenizer: Tokenizer | Path, cleaning: CleanReading) -> tuple[Any, Tokenizer]:
+    """What one builder reads and encodes with; another process gets the tokenizer as a directory."""
+    found = tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer)
+    return cleaning.of_slices(SliceReader(corpus, plan).read_slice), found
 
 
 def load_or_train_tokenizer(
