@@ -1,8 +1,8 @@
 """What packing wastes and what storing costs: GPT-2 tokens of OpenStax and Gutenberg (80 MB of text).
 
 For each packing strategy at 512 and 2,048 tokens a row: the share of padding, of documents that no row holds whole (and of those
-among them that a row could hold), and of tokens left out. For each compression: bytes per token over all files of the store, and tokens/s read, hashes checked, against the same
-tokens as an int64 tensor in a ``.pt`` file and as raw uint16.
+among them that a row could hold), and of tokens left out. For each compression: bytes per token over all files of the store, and
+tokens/s read, hashes checked, against the same tokens as an int64 tensor in a ``.pt`` file and as raw uint16.
 """
 
 from __future__ import annotations
