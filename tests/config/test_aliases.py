@@ -90,7 +90,6 @@ NO_CHOICE = [
     ("wandb_project", None, "p", "metrics.jsonl"),
     ("num_gpus", 1, 4, "torchrun"),
     ("shuffle", True, False, "training.seed"),
-    ("min_length", 0, 10, "not filtered"),
     ("resources.distributed", True, None, ""),
     ("model_type", "transformer", None, ""),
 ]

@@ -43,7 +43,8 @@ def analyze_data(
         keep_dropped: folder of dropped documents that llm-prepare-data kept; they are shown with their reasons.
         title: heading of the page; empty takes the name of the data.
         samples: documents shown, drawn evenly.
-        measured_bytes: text on which quality, language and frequent words are measured at most, bytes; a stable sample when there is more.
+        measured_bytes: bytes of text on which quality, language and frequent words are measured (of more, a stable sample) and
+            near-duplicates are looked for (of more, not).
         seed: of the samples.
         text_field: key of the text in JSON documents.
         json: print what is on the page as JSON; progress goes to standard error.

@@ -210,7 +210,6 @@ FIXED: Final[Mapping[str, Translate]] = {
     ),
     "data.use_packed_cache": _only(_YES_ONLY, "training always reads the packed cache; cache.packing_strategy: none pads instead"),
     "data.shuffle": _only(_YES_ONLY, "the order of rows is a shuffle fixed by training.seed"),
-    "data.min_length": _only((0, 1, None, "null"), "documents are not filtered by length in this version"),
     "training.use_epoch_based_training": _only(_YES_ONLY, "the first length given ends the run; give max_steps or max_tokens instead"),
     "training.use_deepspeed": _only(_NO_ONLY, _RANKS),
     "training.deepspeed_config": _only(_NO_ONLY, _RANKS),

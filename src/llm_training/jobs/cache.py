@@ -15,6 +15,7 @@ from llm_training.config.root import Config
 from llm_training.errors import IntegrityError
 from llm_training.events import EventBus
 from llm_training.jobs import datasets
+from llm_training.jobs.clean_reading import clean_reading
 from llm_training.jobs.planning import choose_shape
 from llm_training.runtime.device import Device
 from llm_training.runtime.signals import stop_on_signals
@@ -82,7 +83,7 @@ def build(
             name or scanned.name,
             sources=scanned.corpus.fingerprint,
             tokenizer=tokenizer.fingerprint,
-            cleaning=[],
+            cleaning=clean_reading(config.data).identity(),
             is_explicit=name is not None,
         )
         if verify:

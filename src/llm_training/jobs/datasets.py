@@ -28,6 +28,7 @@ from llm_training.corpus import TEST, VALIDATION, Corpus, CorpusSettings, Plan, 
 from llm_training.errors import DataError, IntegrityError, StoppedEarly
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
+from llm_training.jobs.clean_reading import CleanReading, clean_reading
 from llm_training.jobs.models import locate_model
 from llm_training.runtime.device import usable_cores
 from llm_training.runtime.signals import StopFlag
@@ -199,7 +200,7 @@ def pack_data(
         config.cache.name or scanned.name,
         sources=scanned.corpus.fingerprint,
         tokenizer=tokenizer.fingerprint,
-        cleaning=[],
+        cleaning=clean_reading(config.data).identity(),
         is_explicit=config.cache.name is not None,
     )
     cache = Path(config.cache.dir)
@@ -250,7 +251,7 @@ def build_cache(
         store_directory(Path(config.cache.dir), identity),
         settings,
         [orjson.loads(orjson.dumps(piece.to_json())) for piece in scanned.plan.slices],
-        functools.partial(_open_for_build, scanned.corpus, scanned.plan, directory),
+        functools.partial(_open_for_build, scanned.corpus, scanned.plan, directory, clean_reading(config.data)),
         mode=mode,
         workers=min(workers, max(1, len(scanned.plan.slices))),
         progress=report,
@@ -263,8 +264,8 @@ def build_cache(
     return result
 
 
-def _open_for_build(corpus: Corpus, plan: Plan, tokenizer_directory: Path) -> tuple[Any, Tokenizer]:
-    return SliceReader(corpus, plan).read_slice, load_tokenizer(tokenizer_directory)
+def _open_for_build(corpus: Corpus, plan: Plan, tokenizer_directory: Path, cleaning: CleanReading) -> tuple[Any, Tokenizer]:
+    return cleaning.of_slices(SliceReader(corpus, plan).read_slice), load_tokenizer(tokenizer_directory)
 
 
 def load_or_train_tokenizer(
@@ -283,7 +284,8 @@ def load_or_train_tokenizer(
         return scanned.tokenizer, directory
     settings = config.tokenizer
     # The key names the sources and settings, not the content: growth never trains the tokenizer again.
-    key = digest([scanned.corpus.fingerprint, vocab_size, settings.min_frequency, settings.max_training_bytes])
+    cleaning = clean_reading(config.data)
+    key = digest([scanned.corpus.fingerprint, vocab_size, settings.min_frequency, settings.max_training_bytes, *cleaning.identity()])
     directory = folder / f"{scanned.name}-{vocab_size}-{key[:8]}"
     if not (directory / "tokenizer.json").exists():
         if not may_train:
@@ -291,7 +293,7 @@ def load_or_train_tokenizer(
         reader = SliceReader(scanned.corpus, scanned.plan)
         total = min(scanned.train_bytes, scanned.plan.num_bytes)
         trained = train_tokenizer(
-            (document.text for document in reader.documents(TRAIN)),
+            (document.text for document in cleaning.opened()(reader.documents(TRAIN))),
             vocab_size,
             min_frequency=settings.min_frequency,
             max_training_bytes=settings.max_training_bytes,
