@@ -61,7 +61,7 @@ def test_dropped_documents_are_shown_with_their_reasons(texts: Path, tmp_path: P
     analyze_data([str(texts)], str(tmp_path / "page.html"), dropped_folder=str(folder))
     text = (tmp_path / "page.html").read_text()
     assert "buy now buy now" in text and "repeated words" in text
-    cleaning = cleaning_plan((), languages=("en",), min_length=0, min_quality=0.99, near_similarity=0.8, tests=())
+    cleaning = cleaning_plan((), languages=("en",), min_length=0, min_quality=0.2, near_similarity=0.8, tests=())
     prepare([str(texts)], str(tmp_path / "data"), vocab_size=280, skip_bad=True, cleaning=cleaning, keep_dropped=str(tmp_path / "kept"))
     found = analyze_data([str(tmp_path / "data")], str(tmp_path / "page.html"), dropped_folder=str(tmp_path / "kept")).statistics
     text = (tmp_path / "page.html").read_text()
