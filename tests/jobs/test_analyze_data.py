@@ -45,6 +45,17 @@ def test_a_file_without_a_tokenizer(texts: Path, tmp_path: Path) -> None:
     assert result.facts()["Copies"] == "1" and "Bytes per token" not in result.facts()
 
 
+def test_many_files_are_compared_by_folder(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / "many" / folder).mkdir(parents=True)
+        for number in range(25):
+            (tmp_path / "many" / folder / f"{number}.txt").write_text(f"{folder} text {number}\n")
+    found = analyze_data([str(tmp_path / "many")], str(tmp_path / "page.html")).statistics
+    assert set(found["by_group"]) == {"many/one", "many/two"} and "Text by folder" in (tmp_path / "page.html").read_text()
+    found = analyze_data([str(tmp_path / "many" / "one")], str(tmp_path / "page.html")).statistics
+    assert len(found["by_group"]) == 25
+
+
 def test_prepared_data_brings_its_tokenizer_and_its_reasons(texts: Path, tmp_path: Path) -> None:
     prepare([str(texts)], str(tmp_path / "data"), vocab_size=280, skip_bad=True)
     for place in (tmp_path / "data", tmp_path / "data" / "train.json"):

@@ -39,7 +39,7 @@ def analyze_data(
         data_dir: a folder of data, such as one that llm-prepare-data wrote.
         output: the page to write; it needs no other file and fetches nothing.
         tokenizer: count tokens with it: tokenizer.json, a directory, a Hub name, or bytes; empty takes that of prepared data.
-        group_by: field of the records by which text is compared; empty compares files.
+        group_by: field of the records by which text is compared; empty compares files, or folders of more than 40 files.
         keep_dropped: folder of dropped documents that llm-prepare-data kept; they are shown with their reasons.
         title: heading of the page; empty takes the name of the data.
         samples: documents shown, drawn evenly.

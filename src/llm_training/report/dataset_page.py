@@ -23,7 +23,7 @@ def dataset_page(found: DatasetStatistics, facts: PageFacts) -> bytes:
         cards.dropped_section(found),
         cards.samples_section(found),
     ]
-    lead = f"{', '.join(facts.sources)}: what is in it, and what to look at before training on it."
+    lead = f"What is in {', '.join(facts.sources)}, and what to look at before training on it."
     return parts.page(facts.title, lead, [section for section in sections if section is not None], facts.footer)
 
 
