@@ -15,6 +15,7 @@ from tests.report.hostile import PAYLOADS, Structure
 from llm_training.errors import ConfigError, DataError
 from llm_training.jobs import data_measures
 from llm_training.jobs.analyze_data import analyze_data
+from llm_training.jobs.clean_corpus import cleaning_plan
 from llm_training.jobs.prepare import prepare
 
 
@@ -44,6 +45,17 @@ def test_a_file_without_a_tokenizer(texts: Path, tmp_path: Path) -> None:
     assert result.facts()["Copies"] == "1" and "Bytes per token" not in result.facts()
 
 
+def test_many_files_are_compared_by_folder(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / "many" / folder).mkdir(parents=True)
+        for number in range(25):
+            (tmp_path / "many" / folder / f"{number}.txt").write_text(f"{folder} text {number}\n")
+    found = analyze_data([str(tmp_path / "many")], str(tmp_path / "page.html")).statistics
+    assert set(found["by_group"]) == {"many/one", "many/two"} and "Text by folder" in (tmp_path / "page.html").read_text()
+    found = analyze_data([str(tmp_path / "many" / "one")], str(tmp_path / "page.html")).statistics
+    assert len(found["by_group"]) == 25
+
+
 def test_prepared_data_brings_its_tokenizer_and_its_reasons(texts: Path, tmp_path: Path) -> None:
     prepare([str(texts)], str(tmp_path / "data"), vocab_size=280, skip_bad=True)
     for place in (tmp_path / "data", tmp_path / "data" / "train.json"):
@@ -60,6 +72,11 @@ def test_dropped_documents_are_shown_with_their_reasons(texts: Path, tmp_path: P
     analyze_data([str(texts)], str(tmp_path / "page.html"), dropped_folder=str(folder))
     text = (tmp_path / "page.html").read_text()
     assert "buy now buy now" in text and "repeated words" in text
+    cleaning = cleaning_plan((), languages=("en",), min_length=0, min_quality=0.2, near_similarity=0.8, tests=())
+    prepare([str(texts)], str(tmp_path / "data"), vocab_size=280, skip_bad=True, cleaning=cleaning, keep_dropped=str(tmp_path / "kept"))
+    found = analyze_data([str(tmp_path / "data")], str(tmp_path / "page.html"), dropped_folder=str(tmp_path / "kept")).statistics
+    text = (tmp_path / "page.html").read_text()
+    assert found["dropped"]["score: low_quality"] > 3 and text.count('<span class="chip">score: low_quality</span>') == 2
     with pytest.raises(ConfigError, match="no such directory"):
         analyze_data([str(texts)], str(tmp_path / "page.html"), dropped_folder=str(tmp_path / "none"))
 
@@ -147,6 +164,8 @@ def test_the_messy_set(test_data: Path, tmp_path: Path) -> None:
     assert found["total"]["num_documents"] + sum(found["dropped"].values()) == num_lines and len(malformed) == 13
     copies = {label["id"] for label in labels if label["category"] in ("exact_dup", "whitespace_dup")}
     assert abs(found["repeats"]["num_copies"] + found["repeats"]["num_spaced_copies"] - len(copies)) <= 2
+    near = sum(label.get("word5gram_jaccard", 0) >= 0.8 for label in labels)
+    assert 0.97 * near <= found["near_duplicates"]["num_near"] <= 2.5 * near
     foreign = sum(label["category"] == "non_en" for label in labels)
     assert sum(count for code, count in found["languages"].items() if code != "en") >= 0.9 * foreign
     assert found["quality"]["p10"] < 0.3 and found["quality"]["p50"] > 0.9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import random
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,8 +21,9 @@ WORDS = TEXT.split()
 
 
 def record(number: int, **changes: object) -> dict:
-    words = WORDS[number % 5 :] + WORDS[: 3 + number % 11]
-    return {"id": f"d{number}", "text": f"Page {number}. " + " ".join(words) + "."} | changes
+    """A text of its own for each number: the words in another order."""
+    order = random.Random(number).sample(WORDS, len(WORDS))
+    return {"id": f"d{number}", "text": f"Page {number}. " + " ".join(order[: 24 + number % 4]) + "."} | changes
 
 
 def write(folder: Path, name: str, documents: list[dict]) -> None:
@@ -55,6 +57,7 @@ def records(start: int, stop: int, **changes: str) -> list[dict]:
 
 
 SPACED = [record(n, id=f"c{n}", text=record(n)["text"].replace(" ", "\n ")) for n in range(9)]
+CHANGED = [record(n, id=f"n{n}", text=record(n)["text"] + " Again.") for n in range(310)]
 BROKEN = [{"text": 3}]
 # What is added to the training file, the check that sees it, and the measure that fails.
 FAULTS = {
@@ -65,6 +68,16 @@ FAULTS = {
     "short": (records(500, 530, text="no {n}"), "distribution", "documents of fewer than 5 words"),
     "one is all": (records(500, 501, text="word " * 90_000), "distribution", "largest document, of all text"),
     "shift": (records(500, 800, text="{n} " + "a long page " * 90), "distribution", "shift of lengths, train to validation"),
+    "near-duplicates": (
+        [record(n, id=f"n{n}", text=record(n)["text"] + " Again.") for n in range(30)],
+        "duplicates",
+        "near-duplicates of another document",
+    ),
+    "near leak": (
+        [record(n, id=f"n{n}", text=record(n)["text"] + " Again.") for n in range(300, 310)],
+        "leakage",
+        "held-out documents that nearly repeat training",
+    ),
     "copies": (records(0, 9, id="c{n}"), "duplicates", "copies of another document"),
     "white space": (SPACED, "duplicates", "copies of another document"),
     "leak": (records(300, 301, id="leak"), "leakage", "held-out documents that are also training documents"),
@@ -138,4 +151,9 @@ def test_flags_and_thresholds_are_the_same() -> None:
 def test_real_text_is_valid_and_messy_text_is_not(test_data: Path) -> None:
     validate_data([str(test_data / "openstax")]).require_valid()
     found = validate_data([str(test_data / "messy" / "messy.jsonl.gz")])
-    assert set(failed(found)) == {"records that cannot be read", "documents scoring below 0.5", "copies of another document"}
+    assert set(failed(found)) == {
+        "records that cannot be read",
+        "documents scoring below 0.5",
+        "copies of another document",
+        "near-duplicates of another document",
+    }

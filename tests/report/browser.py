@@ -23,7 +23,7 @@ def find_browser() -> str | None:
 class Browser:
     """Context manager over one tab. ``requests``, ``errors``: what the page fetched, and what went wrong in it."""
 
-    def __init__(self, program: str, profile: Path, timeout: float = 20) -> None:
+    def __init__(self, program: str, profile: Path, timeout: float = 60) -> None:
         self._commands_out, self._commands_in = os.pipe()
         self._answers_out, self._answers_in = os.pipe()
         self._until = time.monotonic() + timeout

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from llm_training.report.dataset import DatasetStatistics, Seen, distinct_runs
-from llm_training.report.dataset_cards import PageFacts
+from llm_training.report.dataset_cards import NearFacts, PageFacts
 from llm_training.report.dataset_page import dataset_page
 from tests.report.hostile import PAYLOADS, Structure
 
@@ -62,7 +62,7 @@ def test_the_page_is_the_same_for_the_same_documents() -> None:
 
 
 def test_the_page_names_what_a_reader_asks_for() -> None:
-    text = dataset_page(collected(), PageFacts("Title", ["texts/"], "a tokenizer", near_duplicates=(3, 63))).decode()
+    text = dataset_page(collected(), PageFacts("Title", ["texts/"], "a tokenizer", near=NearFacts(3, 63, 1))).decode()
     for words in (
         "Document lengths in words",
         "Bytes per token",
@@ -103,7 +103,7 @@ def test_payloads_in_every_field_are_text(payload: str) -> None:
     """Id, text, group, split, language, reason, title, source, tokenizer, field name, remarks."""
 
     def page(text: str) -> Structure:
-        return Structure(dataset_page(hostile(text), PageFacts(text, [text], text, text, (1, 2), [text])).decode())
+        return Structure(dataset_page(hostile(text), PageFacts(text, [text], text, text, NearFacts(1, 2, 1), [text])).decode())
 
     plain, found = page("plain words here"), page(payload)
     assert set(found.tags) == set(plain.tags) and set(found.attributes) == set(plain.attributes) and found.links == plain.links

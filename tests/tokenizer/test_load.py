@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from llm_training.errors import ConfigError, IntegrityError, LlmTrainingError
+from llm_training.storage.hashing import record_of
+from llm_training.storage.manifest import write_manifest
 from llm_training.tokenizer import Tokenizer, load_tokenizer
 from llm_training.tokenizer import backends as backends_module
 from llm_training.tokenizer.backends import choose_backend
@@ -98,6 +100,22 @@ def test_an_oversized_file_is_refused_before_it_is_parsed(tmp_path: Path) -> Non
         file.truncate(200_000_000)
     with pytest.raises(IntegrityError, match="has 200,000,000 bytes, the limit is"):
         load_tokenizer(path)
+
+
+def test_damage_is_called_damage_before_anything_is_parsed(tmp_path: Path, trained: Tokenizer) -> None:
+    trained.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    write_manifest(tmp_path, {path.name: record_of(path.read_bytes())})
+    assert load_tokenizer(tmp_path).fingerprint == trained.fingerprint
+    content = path.read_bytes()
+    for damaged in (content[:-1], content.replace(b"{", b"[", 1), content + b" "):
+        path.write_bytes(damaged)
+        for spec in (path, tmp_path):
+            with pytest.raises(IntegrityError, match="the manifest says"):
+                load_tokenizer(spec)
+    (tmp_path / "manifest.json").write_text("{}")  # another program's
+    path.write_bytes(content)
+    assert load_tokenizer(tmp_path).fingerprint == trained.fingerprint
 
 
 def test_random_mutations_never_escape_as_another_error(trained: Tokenizer) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import time
-import zipfile
 
 import numpy as np
 import pytest
@@ -60,17 +59,6 @@ def test_special_text_in_a_document_is_plain_text(trained: Tokenizer, spec: str,
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-@pytest.mark.data
-@pytest.mark.slow
-def test_every_language_of_the_declaration_survives(trained: Tokenizer, byte_tokenizer: Tokenizer, test_data) -> None:
-    with zipfile.ZipFile(test_data / "udhr" / "udhr2.zip") as archive:
-        texts = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".txt")]
-    assert len(texts) > 300
-    for tokenizer in (trained, byte_tokenizer):
-        ids, offsets = tokenizer.encode_documents(texts)
-        assert all(tokenizer.decode(ids[offsets[i] : offsets[i + 1]]) == text for i, text in enumerate(texts))
-
-
 @pytest.mark.slow
 def test_every_code_point_is_encoded_as_the_reference_does(trained: Tokenizer) -> None:
     assigned_planes = [*range(0xD800), *range(0xE000, 0x20000, 3), *range(0x1F000, 0x1FB00)]
@@ -116,20 +104,6 @@ def test_gpt2_form_of_a_tokenizer_round_trips(test_data, tmp_path) -> None:
     assert load_tokenizer(tmp_path).fingerprint == whole.fingerprint
 
 
-@pytest.mark.data
-def test_gpt2_counts_are_the_published_ones(test_data) -> None:
-    tokenizer = Tokenizer.from_files(test_data / "gpt2" / "vocab.json", test_data / "gpt2" / "merges.txt")
-    assert tokenizer.encode("Hello world") == [15496, 995]
-    assert (tokenizer.vocab_size, tokenizer.separator_id) == (50257, 50256)
-    plays = (test_data / "tinyshakespeare" / "input.txt").read_bytes().decode()
-    cut = int(len(plays) * 0.9)
-    counts = [len(tokenizer.encode(text)) for text in (plays[:cut], plays[cut:])]
-    articles = [
-        (test_data / "wikitext-2" / name).read_bytes().decode() for name in ("wiki.valid.tokens", "wiki.test.tokens", "wiki.test.raw")
-    ]
-    assert counts + [len(tokenizer.encode(text)) for text in articles] == [301_966, 36_059, 258_659, 295_877, 286_217]
-
-
 def test_ids_outside_the_vocabulary_are_refused(trained: Tokenizer) -> None:
     for bad in (-1, trained.vocab_size):
         with pytest.raises(IntegrityError, match=f"token id {bad} is outside the vocabulary of 600"):
@@ -164,7 +138,7 @@ def test_time_grows_with_the_text_not_faster(trained: Tokenizer, pattern: str) -
             trained.encode_documents([text])
             rounds.append(time.process_time() - start)
         times.append(min(rounds))
-    assert times[1] <= 2.6 * times[0] + 0.01
+    assert times[1] <= 2.5 * times[0] + 0.01
 
 
 @pytest.mark.slow

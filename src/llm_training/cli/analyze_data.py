@@ -39,11 +39,12 @@ def analyze_data(
         data_dir: a folder of data, such as one that llm-prepare-data wrote.
         output: the page to write; it needs no other file and fetches nothing.
         tokenizer: count tokens with it: tokenizer.json, a directory, a Hub name, or bytes; empty takes that of prepared data.
-        group_by: field of the records by which text is compared; empty compares files.
+        group_by: field of the records by which text is compared; empty compares files, or folders of more than 40 files.
         keep_dropped: folder of dropped documents that llm-prepare-data kept; they are shown with their reasons.
         title: heading of the page; empty takes the name of the data.
         samples: documents shown, drawn evenly.
-        measured_bytes: text on which quality, language and frequent words are measured at most, bytes; a stable sample when there is more.
+        measured_bytes: bytes of text on which quality, language and frequent words are measured (of more, a stable sample) and
+            near-duplicates are looked for (of more, not).
         seed: of the samples.
         text_field: key of the text in JSON documents.
         json: print what is on the page as JSON; progress goes to standard error.

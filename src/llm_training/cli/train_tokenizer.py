@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 from llm_training.cli import door
 
@@ -20,6 +21,7 @@ def train_tokenizer(
     vocab_size: int = 16_384,
     min_frequency: int = 2,
     max_training_bytes: int = 16_000_000,
+    pattern: Literal["qwen2", "llama3", "gpt2"] = "qwen2",
     text_field: str = "text",
     skip_bad: bool = False,
     json: bool = False,
@@ -32,15 +34,16 @@ def train_tokenizer(
     Args:
         sources: files, folders, globs or URIs of text; the same as --input.
         input: a file, folder, glob or URI of text.
-        output: folder for tokenizer.json and the files that transformers reads beside it.
+        output: folder for tokenizer.json, the files that transformers reads beside it, tokenizer_report.json and manifest.json.
         vocab_size: entries of the tokenizer, the 256 bytes and the separator included.
         min_frequency: occurrences that a pair needs to be merged.
         max_training_bytes: text it is trained on at most, bytes; a stable sample when there is more.
+        pattern: how text is cut into words before pairs are merged; that of the named models, known to llama.cpp.
         text_field: key of the text in JSON documents.
         skip_bad: skip and count undecodable or malformed documents instead of stopping.
         json: print the report as JSON; progress goes to standard error.
     """
-    from llm_training.cli.console import print_json, watched
+    from llm_training.cli.console import print_facts, print_json, print_table, watched
     from llm_training.jobs.tokenizer import train_tokenizer_job
 
     with watched(to_stderr=json) as bus:
@@ -50,6 +53,7 @@ def train_tokenizer(
             vocab_size=vocab_size,
             min_frequency=min_frequency,
             max_training_bytes=max_training_bytes,
+            pattern=pattern,
             text_field=text_field,
             skip_bad=skip_bad,
             bus=bus,
@@ -57,7 +61,9 @@ def train_tokenizer(
     if json:
         print_json({"output": result.output, **result.report.to_json()})
     else:
-        print("\n".join(result.report.lines()))
+        print_facts(result.report.facts())
+        print()
+        print_table(result.report.columns, result.report.rows(), right=frozenset(range(1, 7)))
         print(f"\nNext: llm-train {' '.join([*(input or ()), *sources])} --tokenizer.path {output}")
     return 0
 

@@ -21,7 +21,9 @@ def validate_data(
     max_bad_fraction: float = 0.0,
     max_repeated_id_fraction: float = 0.0,
     max_duplicate_fraction: float = 0.01,
+    max_near_duplicate_fraction: float = 0.05,
     max_leaked_documents: int = 0,
+    max_near_leaked_fraction: float = 0.05,
     min_words: int = 5,
     max_short_fraction: float = 0.05,
     max_document_share: float = 0.5,
@@ -46,7 +48,9 @@ def validate_data(
         max_bad_fraction: schema; records that cannot be read, fraction of all records.
         max_repeated_id_fraction: schema; documents whose id came before, fraction.
         max_duplicate_fraction: duplicates; documents that repeat another but for white space, fraction.
+        max_near_duplicate_fraction: duplicates; documents that nearly repeat another (Jaccard 0.8 of runs of five words), fraction.
         max_leaked_documents: leakage; held-out documents that are also training documents, count.
+        max_near_leaked_fraction: leakage; held-out documents that nearly repeat a training document, fraction of the held-out ones.
         min_words: distribution; fewer words make a document short.
         max_short_fraction: distribution; short documents, fraction.
         max_document_share: distribution; the largest document, fraction of all text (from 20 documents on).
@@ -55,7 +59,8 @@ def validate_data(
         min_quality: quality; a lower score, 0 to 1, is low quality.
         max_low_quality_fraction: quality; documents of low quality, fraction.
         max_garbled_fraction: quality; documents with control characters or undecodable places, fraction.
-        measured_bytes: text on which quality is measured at most, bytes; a stable sample when there is more.
+        measured_bytes: bytes of text on which quality is measured (of more, a stable sample) and near-duplicates are looked
+            for (of more, not).
         text_field: key of the text in JSON documents.
         json: print the findings as JSON; progress goes to standard error.
     """
@@ -71,7 +76,9 @@ def validate_data(
                 max_bad_fraction=max_bad_fraction,
                 max_repeated_id_fraction=max_repeated_id_fraction,
                 max_duplicate_fraction=max_duplicate_fraction,
+                max_near_duplicate_fraction=max_near_duplicate_fraction,
                 max_leaked_documents=max_leaked_documents,
+                max_near_leaked_fraction=max_near_leaked_fraction,
                 min_words=min_words,
                 max_short_fraction=max_short_fraction,
                 max_document_share=max_document_share,

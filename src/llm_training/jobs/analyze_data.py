@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from llm_training.corpus import TRAIN
 from llm_training.errors import ConfigError
 from llm_training.events import EventBus
 from llm_training.jobs.data_measures import Measures, available_measures
-from llm_training.jobs.data_reading import DataReading, dropped_before, named, tokenizer_beside
+from llm_training.jobs.data_reading import DataReading, dropped_before, grouping, tokenizer_beside
 from llm_training.jobs.dropped_documents import read_dropped
 from llm_training.report.dataset import DatasetStatistics, Seen
-from llm_training.report.dataset_page import PageFacts, dataset_page
+from llm_training.report.dataset_cards import NearFacts, PageFacts
+from llm_training.report.dataset_page import dataset_page
 from llm_training.storage.durable import make_directory, write_bytes
 from llm_training.tokenizer import Tokenizer
 
@@ -68,7 +70,7 @@ def analyze_data(
         inputs: sources of text.
         output: the HTML file.
         tokenizer: measure with it; None takes the one of prepared data.
-        group_by: field of the records to compare by; None compares files.
+        group_by: field of the records to compare by; None compares files, or folders when there are many files.
         dropped_folder: documents that a preparation dropped and kept.
         num_samples: documents shown as samples.
         measured_bytes: text on which quality, language and runs of words are measured at most.
@@ -85,35 +87,38 @@ def analyze_data(
     if measured_bytes < 1:
         raise ConfigError(f"--measured-bytes is {measured_bytes} but must be at least 1")
     encoder = tokenizer_beside(inputs, tokenizer)
-    measures = available_measures()
     found = DatasetStatistics(num_samples=num_samples, seed=seed)
     with DataReading(inputs, text_field=text_field, bus=bus, measured_bytes=measured_bytes) as reading:
+        compared_by, group_of = grouping(group_by, reading.num_files)
+        measures = available_measures(is_sampled=reading.is_sampled)
         for looked in reading.documents(encoder, "Looking at documents"):
             document = looked.document
             found.add(
                 Seen(
-                    document.id, document.text, named(document, group_by), document.split, looked.num_tokens,
+                    document.id, document.text, group_of(document), document.split, looked.num_tokens,
                     measures.quality(document.text) if looked.is_measured and measures.quality else None,
                     measures.language(document.text) if looked.is_measured and measures.language else None,
                 ),
                 is_measured=looked.is_measured,
             )  # fmt: skip
+            if measures.near_repeats is not None:
+                measures.near_repeats.add(document.text, is_held_out=document.split != TRAIN)
         for reason, count in (reading.dropped + dropped_before(inputs)).items():
             found.count_dropped(reason, count)
     if dropped_folder is not None:
         for document in read_dropped(dropped_folder, text_field):
             found.add_dropped(document)
-    facts = _page_facts(inputs, title, encoder, group_by, measures, found, is_sampled=reading.is_sampled)
+    facts = _page_facts(inputs, title, encoder, compared_by, measures, found, is_sampled=reading.is_sampled)
     make_directory(Path(output).parent)
     write_bytes(Path(output), dataset_page(found, facts))
-    return AnalysisResult(output, found.to_json() | {"near_duplicates": facts.near_duplicates})
+    return AnalysisResult(output, found.to_json() | {"near_duplicates": asdict(facts.near) if facts.near else None})
 
 
 def _page_facts(
     inputs: Sequence[str],
     title: str | None,
     encoder: Tokenizer | None,
-    group_by: str | None,
+    compared_by: str,
     measures: Measures,
     found: DatasetStatistics,
     *,
@@ -126,6 +131,8 @@ def _page_facts(
         missing.append(
             f"Quality, languages and runs of words are measured on an even sample of {found.num_measured:,} documents (--measured-bytes)."
         )
+    counted = measures.near_repeats.counts() if measures.near_repeats is not None else None
+    near = NearFacts(counted.num_near, counted.num_documents, counted.num_leaked) if counted is not None else None
     name = title or " + ".join(dict.fromkeys(Path(uri).name or uri for uri in inputs))
     tokenizer = f"a tokenizer of {encoder.vocab_size:,} entries" if encoder else ""
-    return PageFacts(name, list(inputs), tokenizer, group_by or "file", None, missing)
+    return PageFacts(name, list(inputs), tokenizer, compared_by, near, missing)

@@ -7,6 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -14,6 +15,7 @@ import xxhash
 
 from llm_training.corpus import TEST, TRAIN, VALIDATION
 from llm_training.jobs.data_measures import Measures
+from llm_training.jobs.near_repeats import NearCounts
 from llm_training.report.numbers import share
 from llm_training.report.sketches import Distribution, Repeats
 
@@ -33,7 +35,9 @@ class Thresholds:
     max_bad_fraction: float = 0.0
     max_repeated_id_fraction: float = 0.0
     max_duplicate_fraction: float = 0.01
+    max_near_duplicate_fraction: float = 0.05
     max_leaked_documents: int = 0
+    max_near_leaked_fraction: float = 0.05
     min_words: int = 5
     max_short_fraction: float = 0.05
     max_document_share: float = 0.5
@@ -72,7 +76,7 @@ class Finding:
 
 @dataclass
 class Watched:
-    """What one pass over the documents leaves behind; 25 bytes a document and some tables of fixed size."""
+    """What one pass over the documents leaves behind; 25 bytes a document, and what near-duplicates need."""
 
     limits: Thresholds
     measures: Measures
@@ -105,12 +109,19 @@ class Watched:
         self.lengths.setdefault(split, Distribution()).add(num_words)
         self._ids.append(xxhash.xxh3_64_intdigest(name.encode(errors="replace")))
         self._remember(name, spaced)
+        if self.measures.near_repeats is not None:
+            self.measures.near_repeats.add(text, is_held_out=split != TRAIN)
         if is_measured:
             self.num_measured += 1
             self.num_garbled += _GARBLED.search(text) is not None
             if self.measures.quality is not None and (score := self.measures.quality(text)) < self.limits.min_quality:
                 self.num_low_quality += 1
                 self._example("low quality", f"{name} ({score:.2f})")
+
+    @cached_property
+    def near(self) -> NearCounts | None:
+        """Near-duplicates, when they were looked for."""
+        return self.measures.near_repeats.counts() if self.measures.near_repeats is not None else None
 
     def num_repeated_ids(self) -> int:
         """Documents whose id an earlier one has."""
@@ -148,7 +159,6 @@ def quality(watched: Watched) -> Iterator[Finding]:
         yield Finding(
             "quality", f"documents scoring below {limits.min_quality:g}", low, limits.max_low_quality_fraction, "--max-low-quality-fraction"
         )
-    watched.skipped.extend(watched.measures.missing)
     garbled = watched.num_garbled / total
     yield Finding(
         "quality", "documents with control or replacement characters", garbled, limits.max_garbled_fraction, "--max-garbled-fraction"
@@ -178,6 +188,14 @@ def duplicates(watched: Watched) -> Iterator[Finding]:
     limits, found = watched.limits, watched.repeats.counts()
     copies = (found.num_copies + found.num_spaced_copies) / max(1, found.num_documents)
     yield Finding("duplicates", "copies of another document", copies, limits.max_duplicate_fraction, "--max-duplicate-fraction")
+    yield from _near(watched)
+
+
+def _near(watched: Watched) -> Iterator[Finding]:
+    near = watched.near
+    if near is not None:
+        measure, value = "near-duplicates of another document", near.num_near / max(1, near.num_documents)
+        yield Finding("duplicates", measure, value, watched.limits.max_near_duplicate_fraction, "--max-near-duplicate-fraction")
 
 
 def leakage(watched: Watched) -> Iterator[Finding]:
@@ -194,6 +212,10 @@ def leakage(watched: Watched) -> Iterator[Finding]:
         "--max-leaked-documents",
         is_count=True,
     )
+    near = watched.near
+    if near is not None:
+        measure, value = "held-out documents that nearly repeat training", near.num_leaked / max(1, near.num_held_out)
+        yield Finding("leakage", measure, value, watched.limits.max_near_leaked_fraction, "--max-near-leaked-fraction")
 
 
 CHECKS: Final[Mapping[str, Callable[[Watched], Iterator[Finding]]]] = {

@@ -1,4 +1,4 @@
-"""What can be measured on a document with the libraries at hand: quality, language."""
+"""What can be measured on documents with the libraries at hand: quality, language, near-duplicates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llm_training.cleaning import TextView, identify, quality_score
+from llm_training.cleaning.shingles import band_keys
 from llm_training.errors import ConfigError
+from llm_training.jobs.near_repeats import NearRepeats
 
 UNCERTAIN = "uncertain"
 _SURE = 0.5
@@ -18,13 +20,20 @@ class Measures:
 
     quality: Callable[[str], float] | None = None
     language: Callable[[str], str] | None = None
+    near_repeats: NearRepeats | None = None
     missing: tuple[str, ...] = ()
 
 
-def available_measures(*, with_quality: bool = True, with_language: bool = True) -> Measures:
-    """The measures that are asked for and that this installation has."""
-    language, missing = _language() if with_language else (None, "")
-    return Measures(quality if with_quality else None, language, (missing,) if missing else ())
+def available_measures(
+    *, with_quality: bool = True, with_language: bool = True, with_near_repeats: bool = True, is_sampled: bool = False
+) -> Measures:
+    """The measures that are asked for and that this installation has.
+
+    Near-duplicates are looked for only when all documents are measured (``is_sampled`` is false): a sample would miss most pairs.
+    """
+    language, no_language = _language() if with_language else (None, "")
+    near, no_near = _near_repeats(is_sampled) if with_near_repeats else (None, "")
+    return Measures(quality if with_quality else None, language, near, tuple(line for line in (no_language, no_near) if line))
 
 
 def quality(text: str) -> float:
@@ -38,6 +47,16 @@ def _language() -> tuple[Callable[[str], str] | None, str]:
     except ConfigError as error:
         return None, f"Languages are not told apart: {error}."
     return _language_of, ""
+
+
+def _near_repeats(is_sampled: bool) -> tuple[NearRepeats | None, str]:
+    if is_sampled:
+        return None, "Near-duplicates are not looked for: the text is larger than --measured-bytes."
+    try:
+        band_keys([])
+    except ConfigError as error:
+        return None, f"Near-duplicates are not looked for: {error}."
+    return NearRepeats(), ""
 
 
 def _language_of(text: str) -> str:

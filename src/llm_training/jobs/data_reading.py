@@ -7,7 +7,7 @@ them is what one looks for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from llm_training.tokenizer import Tokenizer, load_tokenizer
 
 STATISTICS_FILE = "stats.json"
 _HASHES = 1 << 64
+_MANY_FILES = 40
 _BATCH_CHARACTERS = 1 << 21
 
 
@@ -39,6 +40,7 @@ class DataReading:
 
     Attributes:
         num_bytes: size of the sources, bytes of text.
+        num_files: files of the sources.
         report: what was dropped so far while reading.
     """
 
@@ -50,6 +52,7 @@ class DataReading:
         corpus = open_corpus(inputs, settings)
         plan = make_plan(corpus, notify=lambda line: bus.publish(Notice(message=line)))
         self.num_bytes = plan.num_bytes
+        self.num_files = len(corpus.files)
         self._skipped = plan.skipped
         self._bus = bus
         self._limit = _HASHES if plan.num_bytes <= measured_bytes else int(_HASHES * measured_bytes / plan.num_bytes)
@@ -139,8 +142,10 @@ def _home(inputs: Sequence[str]) -> Path | None:
         return None  # reading the data itself will say what is wrong
 
 
-def named(document: Document, group_by: str | None) -> str:
-    """The group of a document: its file, or a field of its record."""
-    if group_by is None:
-        return document.source
-    return str(document.metadata.get(group_by, "(no such field)"))
+def grouping(group_by: str | None, num_files: int) -> tuple[str, Callable[[Document], str]]:
+    """What documents are compared by, in words, and as a function: a field of the record, else the file, of many files the folder."""
+    if group_by is not None:
+        return group_by, lambda document: str(document.metadata.get(group_by, "(no such field)"))
+    if num_files > _MANY_FILES:
+        return "folder", lambda document: document.source.rpartition("/")[0] or document.source
+    return "file", lambda document: document.source

@@ -9,7 +9,7 @@ from llm_training.corpus import CorpusSettings, SliceReader, make_plan, open_cor
 from llm_training.errors import ConfigError
 from llm_training.report.dataset import Seen
 
-REASON_FIELD = "reason"
+REASON_FIELD, STEP_FIELD = "reason", "step"
 
 
 def read_dropped(folder: str, text_field: str) -> Iterator[Seen]:
@@ -27,7 +27,9 @@ def read_dropped(folder: str, text_field: str) -> Iterator[Seen]:
     reader = SliceReader(corpus, make_plan(corpus))
     try:
         for document in reader.documents():
-            reason = str(document.metadata.get(REASON_FIELD) or Path(document.source).name.partition(".")[0])
-            yield Seen(document.id, document.text, document.source, reason=reason)
+            found = document.metadata
+            reason = str(found.get(REASON_FIELD) or Path(document.source).name.partition(".")[0])
+            step = f"{found[STEP_FIELD]}: " if STEP_FIELD in found else ""
+            yield Seen(document.id, document.text, str(found.get("source", document.source)), reason=step + reason)
     finally:
         reader.close()

@@ -10,11 +10,13 @@ from pathlib import Path
 from llm_training.corpus import TRAIN, VALIDATION, CorpusSettings, Document, SliceReader, make_plan, open_corpus
 from llm_training.errors import ConfigError
 from llm_training.events import EventBus, Notice, Progress
-from llm_training.storage.durable import make_directory
+from llm_training.storage.durable import json_bytes, make_directory, remove_file, write_bytes
 from llm_training.storage.locks import FileLock
-from llm_training.tokenizer import Tokenizer, TokenizerReport, measure_tokenizer, train_tokenizer
+from llm_training.storage.manifest import MANIFEST_NAME, write_manifest
+from llm_training.tokenizer import DEFAULT_PATTERN, Tokenizer, TokenizerReport, measure_tokenizer, train_tokenizer
 
 LOCK_NAME = ".tokenizer.lock"
+REPORT_FILE = "tokenizer_report.json"
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,17 @@ def train_tokenizer_job(
     vocab_size: int,
     min_frequency: int = 2,
     max_training_bytes: int = 16_000_000,
+    pattern: str = DEFAULT_PATTERN,
     text_field: str = "text",
     skip_bad: bool = False,
     bus: EventBus | None = None,
 ) -> TokenizerResult:
-    """Train on the training documents of the sources, save, measure on the validation documents.
+    """Train on the training documents of the sources, measure on the validation documents, save both.
+
+    The folder gets the tokenizer, ``tokenizer_report.json``, and last a manifest with their hashes.
 
     Raises:
-        ConfigError: no source, or a vocabulary size out of range.
+        ConfigError: no source, a vocabulary size out of range, or an unknown pattern.
         DataError: no documents, bad ones in a strict reading, or too little text for the vocabulary.
         LockedError: another process trains to the same folder.
         StorageError: the disk refuses.
@@ -60,12 +65,23 @@ def train_tokenizer_job(
                 vocab_size,
                 min_frequency=min_frequency,
                 max_training_bytes=max_training_bytes,
+                pattern=pattern,
+                notify=lambda line: bus.publish(Notice(message=line, level="warning")),
             )
-            seconds = time.perf_counter() - began
-            tokenizer.save(directory)
-            return TokenizerResult(output, _measure(tokenizer, reader, seconds))
+            report = _measure(tokenizer, reader, time.perf_counter() - began)
+            _save(tokenizer, report, directory)
+            return TokenizerResult(output, report)
         finally:
             reader.close()
+
+
+def _save(tokenizer: Tokenizer, report: TokenizerReport, directory: Path) -> None:
+    """The manifest goes first and comes last: at no moment does it speak of other files than those that are there."""
+    if (directory / MANIFEST_NAME).exists():
+        remove_file(directory / MANIFEST_NAME)
+    files = {**tokenizer.files(), REPORT_FILE: json_bytes(report.to_json())}
+    records = {name: write_bytes(directory / name, content) for name, content in files.items()}
+    write_manifest(directory, records, extra={"kind": "tokenizer", "fingerprint": tokenizer.fingerprint})
 
 
 def _watched(documents: Iterator[Document], reader: SliceReader, total: int, bus: EventBus) -> Iterator[Document]:
@@ -81,11 +97,18 @@ def _watched(documents: Iterator[Document], reader: SliceReader, total: int, bus
 
 def _measure(tokenizer: Tokenizer, reader: SliceReader, seconds: float) -> TokenizerReport:
     """On validation documents; a corpus that holds none out is measured on nothing, and the report says 0 documents."""
+    sources = reader.plan.sources
     held_out = (
-        (document.source.split("/")[0], document.text)
+        (sources[piece.source].uri if len(sources) > 1 else _part_of_source(document.source), document.text)
         for piece in reader.plan.slices
         if piece.split in (None, VALIDATION)
         for document in reader.read_slice(piece.number)
         if document.split == VALIDATION
     )
     return measure_tokenizer(tokenizer, held_out, seconds=seconds)
+
+
+def _part_of_source(key: str) -> str:
+    """Of a single source its folders, or its files where it has none."""
+    parts = key.split("/")
+    return parts[1] if len(parts) > 1 else parts[0]

@@ -84,7 +84,7 @@ def validate_data(
         checks: names of checks, separated by commas.
         thresholds: what is allowed; None is the defaults.
         output: JSON file for the result, written whether the data is valid or not.
-        measured_bytes: text on which quality is measured at most.
+        measured_bytes: text on which quality is measured, and near-duplicates are looked for, at most.
 
     Raises:
         ConfigError: an unknown check, or a threshold out of range.
@@ -95,14 +95,20 @@ def validate_data(
     chosen = _chosen(checks)
     _require_range(limits)
     with DataReading(inputs, text_field=text_field, bus=bus or EventBus(), measured_bytes=measured_bytes) as reading:
-        watched = Watched(limits, available_measures(with_quality="quality" in chosen, with_language=False))
+        measures = available_measures(
+            with_quality="quality" in chosen,
+            with_language=False,
+            with_near_repeats=not {"duplicates", "leakage"}.isdisjoint(chosen),
+            is_sampled=reading.is_sampled,
+        )
+        watched = Watched(limits, measures)
         for looked in reading.documents(None, "Checking documents"):
             _look(watched, looked)
         watched.num_bad = reading.report.num_bad
         watched.bad_reasons = Counter(reading.dropped)
         watched.examples["bad records"] = list(reading.report.examples)
     findings = tuple(finding for name in chosen for finding in CHECKS[name](watched))
-    skipped = tuple(dict.fromkeys(watched.skipped))
+    skipped = tuple(dict.fromkeys((*watched.skipped, *measures.missing)))
     result = ValidationResult(
         tuple(map(str, inputs)), watched.num_documents, findings, skipped, {name: some for name, some in watched.examples.items() if some}
     )

@@ -22,6 +22,15 @@ _REPEAT_SERIES = ("s1", "s2", "s2", "s4", "s5")
 
 
 @dataclass(frozen=True)
+class NearFacts:
+    """Documents that nearly repeat another one, documents looked at, and held-out ones that nearly repeat training."""
+
+    num_near: int
+    num_documents: int
+    num_leaked: int
+
+
+@dataclass(frozen=True)
 class PageFacts:
     """What the page says besides the statistics.
 
@@ -30,7 +39,7 @@ class PageFacts:
         sources: what was read, in the user's words.
         tokenizer: its name for readers; empty without one.
         compared_by: what groups are (``file``, or a field's name).
-        near_duplicates: (documents that nearly repeat another one, documents looked at), or None when nobody looked.
+        near: near-duplicates, or None when nobody looked.
         missing: what was not measured, and why; one line each.
         footer: the last line.
     """
@@ -39,7 +48,7 @@ class PageFacts:
     sources: Sequence[str]
     tokenizer: str = ""
     compared_by: str = "file"
-    near_duplicates: tuple[int, int] | None = None
+    near: NearFacts | None = None
     missing: Sequence[str] = field(default=())
     footer: str = "Made by llm-analyze-data. Nothing on this page is fetched from anywhere."
 
@@ -185,11 +194,9 @@ def repeats_section(repeats: RepeatCounts, facts: PageFacts) -> Markup:
             f"{repeats.num_spaced_copies:,} · {share(repeats.num_spaced_copies, total)}",
         ),
     ]
-    if facts.near_duplicates is not None:
-        near, looked_at = facts.near_duplicates
-        copies.append(
-            Row("near-duplicates of another text", [("s3", near * total / max(1, looked_at))], f"{near:,} · {share(near, looked_at)}")
-        )
+    if facts.near is not None:
+        near, looked_at = facts.near.num_near, facts.near.num_documents
+        copies.append(Row("near-duplicates of another text", [("s3", near)], f"{near:,} · {share(near, looked_at)}"))
     if repeats.num_held_out:
         leaked = share(repeats.num_leaked, repeats.num_held_out)
         copies.append(

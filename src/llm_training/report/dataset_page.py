@@ -23,7 +23,7 @@ def dataset_page(found: DatasetStatistics, facts: PageFacts) -> bytes:
         cards.dropped_section(found),
         cards.samples_section(found),
     ]
-    lead = f"{', '.join(facts.sources)}: what is in it, and what to look at before training on it."
+    lead = f"What is in {', '.join(facts.sources)}, and what to look at before training on it."
     return parts.page(facts.title, lead, [section for section in sections if section is not None], facts.footer)
 
 
@@ -54,6 +54,11 @@ def _remarks(found: DatasetStatistics, repeats: RepeatCounts, facts: PageFacts) 
         )
     if copies > 0.01 * total:
         lines.append(f"{plural(copies, 'document')} ({share(copies, total)}) repeat an earlier one, white space aside.")
+    if facts.near is not None and facts.near.num_leaked:
+        lines.append(f"{plural(facts.near.num_leaked, 'held-out document')} nearly repeat a training document.")
+    if facts.near is not None and facts.near.num_near > 0.01 * total:
+        near = facts.near.num_near
+        lines.append(f"{plural(near, 'document')} ({share(near, total)}) nearly repeat another: 80 % of their runs of five words or more.")
     if found.num_garbled:
         lines.append(
             f"{plural(found.num_garbled, 'document')} ({share(found.num_garbled, found.num_measured)}) hold control characters "

@@ -13,6 +13,7 @@ from typing import Any, cast
 import orjson
 
 from llm_training.errors import ConfigError, IntegrityError
+from llm_training.storage.manifest import MANIFEST_NAME, read_manifest, verify_file
 from llm_training.storage.reading import read_bytes
 from llm_training.tokenizer.backends import byte_definition
 from llm_training.tokenizer.byte_alphabet import SEPARATOR, bpe_definition, byte_level
@@ -39,6 +40,7 @@ def resolve_definition(spec: str | PathLike[str]) -> Definition:
     if path.is_dir():
         return _from_directory(path)
     if path.exists():
+        _check_hash(path.resolve())
         return parse_definition(_read(path), where=str(path), separator=_configured_separator(path.parent))
     if _looks_like_hub_name(str(spec)):
         return _from_hub(str(spec))
@@ -64,6 +66,18 @@ def _from_directory(folder: Path) -> Definition:
         return definition_from_files(folder / VOCAB_FILE, folder / MERGES_FILE)
     remedy = f"it should hold {TOKENIZER_FILE}, or {VOCAB_FILE} and {MERGES_FILE}"
     raise ConfigError(f"no tokenizer in the directory {folder}", remedy=remedy)
+
+
+def _check_hash(path: Path) -> None:
+    """Compare with a manifest beside the file that lists it, before anything is parsed: damage is then called damage."""
+    if not (path.parent / MANIFEST_NAME).is_file():
+        return
+    try:
+        record = read_manifest(path.parent).files.get(path.name)
+    except IntegrityError:
+        return  # another program's file of that name; who owns the folder checks it
+    if record is not None:
+        verify_file(path.parent, path.name, record)
 
 
 def _read(path: Path) -> bytes:
