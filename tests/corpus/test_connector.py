@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,3 +102,11 @@ def test_a_service_that_refuses_is_a_storage_error(service: Server, read) -> Non
     with pytest.raises(StorageError, match=r"the source refuses \(API returned 401\)") as told:
         read(_uri(service, key="wrong-key"))
     assert told.value.exit_code == 5 and "wrong-key" not in str(told.value)
+
+
+def test_the_documented_class_is_a_source(read, repository: Path, tmp_path: Path) -> None:
+    page = (repository / "docs" / "data.md").read_text(encoding="utf-8").partition("### A source of your own")[2]
+    code, uri = re.findall(r"```python\n(.+?)```", page, re.DOTALL)[0], re.findall(r'"connector:poems.py:(.+?)"', page)[0]
+    (tmp_path / "poems.py").write_text(code)
+    documents = read(f"connector:{tmp_path / 'poems.py'}:{uri}")
+    assert len(documents) == 200 and documents[3].text.startswith("Poem 3 of Anon.")

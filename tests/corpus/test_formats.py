@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import random
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from llm_training.corpus import CorpusSettings, SliceReader, make_plan, open_corpus
 from llm_training.corpus.sources import arrow as arrow_source
@@ -274,3 +277,35 @@ def test_formats_mix_in_a_folder(folder: Path, read) -> None:
     documents = read(folder)
     assert len(documents) == 5 * 10 and as_table(TEXTS[:5]).num_rows == 5
     assert [document.source for document in documents[::5]] == sorted({document.source for document in documents})
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.json", "x.warc", "x.arrow"])
+@pytest.mark.parametrize(
+    "start", [b"", b'n,text\n1,"', b'{"text": "', b"WARC/1.0\r\nContent-Length: 999999999\r\n\r\n", b"ARROW1\x00\x00\xff\xff\xff\xff"]
+)
+def test_a_small_file_that_unpacks_to_much_is_refused_in_bounded_memory(folder: Path, name: str, start: bytes) -> None:
+    packer = zstandard.ZstdCompressor().compressobj()
+    with (folder / f"{name}.zst").open("wb") as file:
+        file.write(packer.compress(start))
+        for _ in range(30):
+            file.write(packer.compress(bytes(1 << 20)))
+        file.write(packer.flush())
+    assert (folder / f"{name}.zst").stat().st_size < 10_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError):
+            _reader(folder / f"{name}.zst", max_document_bytes=1 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_pipes_and_links_are_not_waited_for(folder: Path) -> None:
+    for name in ("x.parquet", "x.arrow", "x.csv", "x.warc"):
+        os.mkfifo(folder / name)
+        with pytest.raises(DataError, match="not a regular file"):
+            open_corpus([str(folder / name)], CorpusSettings(skip_bad=True))
+        (folder / name).unlink()
+        (folder / name).symlink_to(folder / name)
+        with pytest.raises(DataError, match="cannot read the source"):
+            open_corpus([str(folder / name)], CorpusSettings())

@@ -16,11 +16,11 @@ class DataConfig(Section):
         list[str],
         Field(
             min_length=1,
-            description="paths or URIs: file, folder, glob, stdlib:, hf:NAME[:CONFIG][@SPLIT]; each may end in #weight=W,max_epochs=E",
+            description="file, folder, glob, stdlib:, hf:NAME[:CONFIG][@SPLIT], https://, s3://, gs://, connector:; each may end in #weight=W,max_epochs=E",
         ),
     ] = ["stdlib:"]  # noqa: RUF012
     validation_sources: Annotated[list[str], Field(description="paths or URIs of held-out text; empty: split off the sources")] = []  # noqa: RUF012
-    text_field: Annotated[str, Field(min_length=1, description="key of the text in JSON documents")] = "text"
+    text_field: Annotated[str, Field(min_length=1, description="key of the text in JSON documents, column of it in tables")] = "text"
     validation_fraction: Annotated[float, Field(ge=0, le=0.5, description="share of documents held out, fraction")] = 0.05
     skip_bad: Annotated[bool, Field(description="skip and count undecodable or malformed documents instead of stopping")] = True
     max_bad_fraction: Annotated[float, Field(ge=0, le=1, description="share of bad documents above which the run stops, fraction")] = 0.01

@@ -18,7 +18,8 @@ from llm_training.errors import DataError
 
 _BUFFER_BYTES = 1 << 20
 _BATCH_BYTES = 4 << 20
-_MAX_BATCH_ROWS = 1024
+# Few, because a dictionary of the file may hold one long text for all of them (up to 1 MB as files are usually written).
+_MAX_BATCH_ROWS = 128
 # A row group up to this size is read whatever it claims.
 _HARMLESS_BYTES = 128 << 20
 
@@ -59,11 +60,7 @@ class ParquetRows:
 
         self.close()
         self._raw = open_raw(self._place, needs_seeking=True)
-        metadata = pyarrow.parquet.read_metadata(self._raw)
-        wanted_columns(metadata.schema.to_arrow_schema(), self._settings.text_field, self.shown)
-        # As a dictionary: a long text that stands in many rows is held once.
-        options: dict[str, Any] = {"metadata": metadata, "buffer_size": _BUFFER_BYTES, "pre_buffer": False}
-        return pyarrow.parquet.ParquetFile(self._raw, read_dictionary=[self._settings.text_field], **options)
+        return pyarrow.parquet.ParquetFile(self._raw, buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
     def _batch_rows(self, group: Any) -> int:
         """Rows that make a few megabytes. A group whose rows claim more than a document may have is refused unread."""
