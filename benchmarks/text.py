@@ -17,7 +17,7 @@ from llm_training.cache.catalog import make_identity, store_directory
 from llm_training.cache.store import ChunkStore, StoreSettings
 from llm_training.cache.view import PackedView, build_view
 from llm_training.corpus import Corpus, CorpusSettings, Plan, SliceReader, make_plan, open_corpus
-from llm_training.tokenizer import load_tokenizer
+from llm_training.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 SETTINGS = CorpusSettings(validation_fraction=0.01)
 
@@ -61,12 +61,17 @@ def build_cache(
     )
     folder = store_directory(directory, identity)
     result = build_store(
-        folder, settings, [piece.to_json() for piece in plan.slices], partial(open_source, corpus, plan, tokenizer), workers=workers
+        folder,
+        settings,
+        [piece.to_json() for piece in plan.slices],
+        partial(open_source, corpus, plan, tokenizer if workers > 1 else encoder),
+        workers=workers,
+        threads=2,
     )
     store = ChunkStore.open(folder)
     return Built(store, build_view(directory, store, sequence_length), result)
 
 
-def open_source(corpus: Corpus, plan: Plan, tokenizer: Path) -> tuple[Any, Any]:
-    """What a worker process reads and encodes with."""
-    return SliceReader(corpus, plan).read_slice, load_tokenizer(tokenizer)
+def open_source(corpus: Corpus, plan: Plan, tokenizer: Tokenizer | Path) -> tuple[Any, Any]:
+    """What a builder reads and encodes with; another process loads the tokenizer from its file."""
+    return SliceReader(corpus, plan).read_slice, tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer)

@@ -54,7 +54,10 @@ class StepCompleted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationCompleted(Event):
-    """Held-out figures after ``step`` steps. ``bits_per_byte`` counts text bytes, separators excluded."""
+    """Held-out figures after ``step`` steps. ``bits_per_byte`` counts text bytes, separators excluded.
+
+    ``loss_by_source`` is in nats per token, empty where there is one source.
+    """
 
     step: int
     loss_nats: float
@@ -65,6 +68,7 @@ class EvaluationCompleted(Event):
     seconds: float
     is_best: bool = False
     source: str = "validation"
+    loss_by_source: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,3 +1,5 @@
+"""C-6, C-8 and C-11, and what a build gives: the same bytes from any order, worker, stop and mode."""
+
 import json
 from functools import partial
 
@@ -79,6 +81,24 @@ def test_worker_processes_give_the_same_files(tmp_path, importable):
     assert seen[-1].text_bytes == result.text_bytes
 
 
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_give_the_same_files(tmp_path, threads):
+    alone, together = ToyCache(tmp_path / "alone"), ToyCache(tmp_path / "together")
+    alone.build(9)
+    result = together.build(9, threads=threads)
+    assert result.is_complete and result.built == tuple(range(9))
+    assert together.files() == alone.files()
+
+
+def test_a_stop_among_threads_leaves_whole_chunks_to_go_on_with(tmp_path):
+    alone, together = ToyCache(tmp_path / "alone"), ToyCache(tmp_path / "together")
+    alone.build(9)
+    assert not together.build(9, threads=3, should_stop=lambda: True).is_complete
+    assert together.store().problems(hashes=True) == []
+    assert together.build(9, threads=3).is_complete
+    assert together.files() == alone.files()
+
+
 def broken_source():
     raise DataError("no such corpus", where="somewhere", remedy="look elsewhere")
 
@@ -86,6 +106,8 @@ def broken_source():
 def test_an_error_in_a_worker_comes_through_whole(cache, importable):
     with pytest.raises(DataError, match="no such corpus; at somewhere; look elsewhere"):
         cache.build(3, workers=2, source=broken_source)
+    with pytest.raises(DataError, match="no such corpus; at somewhere; look elsewhere"):
+        cache.build(3, threads=2, source=broken_source)
 
 
 def test_an_edited_source_is_refused(built):

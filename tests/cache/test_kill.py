@@ -32,20 +32,20 @@ def place(tmp_path):
     shutil.rmtree(root, ignore_errors=True)
 
 
-def build_all(root: Path) -> None:
+def build_all(root: Path, threads: int = 1) -> None:
     cache = ToyCache(root)
-    cache.build(SLICES)
+    cache.build(SLICES, threads=threads)
     cache.view(32)
 
 
-def forked(root: Path, fault: str = "", kill_after: float | None = None) -> int:
+def forked(root: Path, fault: str = "", kill_after: float | None = None, threads: int = 1) -> int:
     """Build in a forked child; returns its wait status."""
     child = os.fork()
     if child == 0:
         try:
             forget_visits()
             os.environ["LLM_TRAINING_FAULT"] = fault
-            build_all(root)
+            build_all(root, threads)
             os._exit(0)
         finally:
             os._exit(1)
@@ -86,17 +86,17 @@ def test_a_kill_at_every_visit_of_every_crash_point_leaves_a_build_to_go_on_with
     assert visit > 1
 
 
-def test_sixty_kills_at_random_moments_end_in_the_same_files(place, expected):
+def test_a_hundred_kills_at_random_moments_end_in_the_same_files(place, expected):
     began = time.monotonic()
     build_all(place / "timing")
     duration = time.monotonic() - began
     randomness = random.Random(20)
     kills, chunks_at_kill = 0, []
-    while kills < 60:
+    while kills < 100:
         root = place / f"random-{kills}"
         # One to three kills in a row before the build is let to its end.
         for _ in range(randomness.randint(1, 3)):
-            status = forked(root, kill_after=randomness.uniform(0, duration))
+            status = forked(root, kill_after=randomness.uniform(0, duration), threads=randomness.randint(1, 2))
             kills += status != 0
             chunks_at_kill.append(assert_only_whole_chunks(ToyCache(root)))
         build_all(root)

@@ -36,9 +36,10 @@ REPLACED = (
     (r"(--data) \d+", r"\1 1"),
     (r"step-00001000", "step-00000002"),
     (r"--size \w+ ", ""),
+    (r"^(llm-validate-data .*)$", r"\1 --max-low-quality-fraction 1 --max-duplicate-fraction 1 --max-leaked-documents 99"),  # random words
     (r" --follow", ""),  # it waits; tests/jobs/test_run_tools.py has it
 )
-ELSEWHERE = re.compile(r"torchrun|hf:|^echo ")
+ELSEWHERE = re.compile(r"torchrun|hf:|s3://|^echo ")
 PAGES = sorted({written.page for written in COMMAND_LINES})
 
 

@@ -18,7 +18,7 @@ from llm_training.cache.arrow_file import check_compression
 from llm_training.cache.chunk import ChunkRecord, write_chunk
 from llm_training.cache.encoding import DocumentLike, EncoderLike, encode_slice
 from llm_training.cache.store import JOURNAL_NAME, METADATA_NAME, VALIDATION, ChunkStore, Problem, StoreSettings
-from llm_training.cache.workers import in_this_process, in_worker_processes
+from llm_training.cache.workers import in_this_process, in_threads, in_worker_processes
 from llm_training.errors import ConfigError, IntegrityError
 from llm_training.storage.append import JsonlAppender
 from llm_training.storage.directories import remove_leftovers
@@ -70,6 +70,7 @@ def build_store(
     *,
     mode: str = "normal",
     workers: int = 1,
+    threads: int = 1,
     progress: Callable[[BuildProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> BuildResult:
@@ -84,6 +85,7 @@ def build_store(
         mode: ``normal`` builds slices without a chunk of the right size; ``inverse`` also checks the content of all
             others and rebuilds the damaged; ``force_rebuild`` builds all anew beside the old store and then swaps.
         workers: processes; 1 builds in this one.
+        threads: of this process, where it builds itself.
         progress: called after each chunk.
         should_stop: asked after each chunk; True ends the build early, to be continued by the next.
 
@@ -97,7 +99,7 @@ def build_store(
     if mode not in MODES:
         raise ConfigError(f"unknown build mode {mode!r}", remedy=f"choose one of {', '.join(MODES)}")
     check_compression(settings.compression)
-    build = _Build(settings, slices, open_source, workers, progress, should_stop)
+    build = _Build(settings, slices, open_source, workers, threads, progress, should_stop)
     with FileLock(lock_of(directory), what=f"the cache {directory.name}"):
         recover(directory)
         if mode == "force_rebuild" and (directory / METADATA_NAME).exists():
@@ -147,6 +149,7 @@ class _Build:
     slices: Sequence[Any]
     open_source: OpenSource
     workers: int
+    threads: int
     progress: Callable[[BuildProgress], None] | None
     should_stop: Callable[[], bool] | None
 
@@ -191,12 +194,17 @@ class _Build:
         store.record_plan(self.slices)
         return store
 
+    def _way(self, num_due: int) -> tuple[Callable[..., Any], int]:
+        if min(self.workers, num_due) > 1:
+            return in_worker_processes, self.workers
+        return (in_threads, min(self.threads, num_due)) if min(self.threads, num_due) > 1 else (in_this_process, 1)
+
     def _build_chunks(self, store: ChunkStore, due: Sequence[int]) -> dict[int, dict[str, ChunkRecord]]:
         job = SliceJob(store.directory, store.settings, store.validation_slices, self.open_source)
-        run = in_this_process if self.workers <= 1 or len(due) == 1 else in_worker_processes
+        run, count = self._way(len(due))
         built: dict[int, dict[str, ChunkRecord]] = {}
         text_bytes = 0
-        with JsonlAppender(store.directory / JOURNAL_NAME, fsync=True) as journal, closing(run(job, due, self.workers)) as results:
+        with JsonlAppender(store.directory / JOURNAL_NAME, fsync=True) as journal, closing(run(job, due, count)) as results:
             for number, records in results:
                 journal.append({split: asdict(record) for split, record in records.items()})
                 crash_point("cache.after_record")

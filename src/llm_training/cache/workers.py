@@ -1,7 +1,8 @@
-"""Runs a job over numbers, here or in worker processes. Workers are plain processes that die with their parent.
+"""Runs a job over numbers: here, in threads, or in worker processes, which are plain processes that die with their parent.
 
-Processes rather than threads: reading and cleaning documents is Python. They are spawned, not forked, so that no lock of
-a parent's thread is inherited taken.
+Two threads keep a core busy with reading and writing while the encoder has the other, and start at once: enough for two
+cores. Beyond that processes are needed, since reading documents is Python. They are spawned, not forked, so that no lock
+of a parent's thread is inherited taken.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_any
 from typing import Any, Protocol, TypeVar
@@ -36,6 +37,33 @@ def in_this_process(job: Job[Result], numbers: Sequence[int], workers: int) -> G
         yield number, run(number)
 
 
+def in_threads(job: Job[Result], numbers: Sequence[int], workers: int) -> Generator[tuple[int, Result]]:
+    """Results as they come, from so many threads; each opens the job for itself. Closing the generator waits for the work in hand."""
+    own = threading.local()
+
+    def run(number: int) -> Any:
+        if not hasattr(own, "run"):
+            own.run = job.open()
+        return own.run(number)
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="cache-builder")
+    try:
+        yield from _as_they_come(pool, run, numbers, in_flight=workers)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _as_they_come(pool: Executor, run: Callable[[int], Any], numbers: Sequence[int], *, in_flight: int) -> Generator[tuple[int, Any]]:
+    waiting = list(reversed(numbers))
+    running: dict[Future[Any], int] = {}
+    while waiting or running:
+        while waiting and len(running) < in_flight:
+            number = waiting.pop()
+            running[pool.submit(run, number)] = number
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            yield running.pop(future), future.result()
+
+
 def in_worker_processes(job: Job[Result], numbers: Sequence[int], workers: int) -> Generator[tuple[int, Result]]:
     """Results as they come. Closing the generator stops after the work in hand.
 
@@ -44,17 +72,10 @@ def in_worker_processes(job: Job[Result], numbers: Sequence[int], workers: int) 
     """
     context = multiprocessing.get_context("spawn")
     count = min(workers, len(numbers))
-    waiting = list(reversed(numbers))
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(job,))
     try:
-        running: dict[Future[Any], int] = {}
-        while waiting or running:
-            # Two numbers a worker in flight keep every worker busy while results are committed here.
-            while waiting and len(running) < 2 * count:
-                number = waiting.pop()
-                running[pool.submit(_run_in_worker, number)] = number
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
+        # Two numbers a worker in flight keep every worker busy while results are committed here.
+        yield from _as_they_come(pool, _run_in_worker, numbers, in_flight=2 * count)
     except BrokenProcessPool as error:
         remedy = "it may have run out of memory: use fewer workers; the build goes on where it stopped"
         raise PeerError("a worker process died", remedy=remedy) from error

@@ -13,7 +13,11 @@ class DataConfig(Section):
     """Sources of text. Files named train, valid, validation, val, dev or test define the split; else a document hash does."""
 
     sources: Annotated[
-        list[str], Field(min_length=1, description="paths or URIs: file, folder, glob, stdlib:, hf:NAME[:CONFIG][@SPLIT]")
+        list[str],
+        Field(
+            min_length=1,
+            description="paths or URIs: file, folder, glob, stdlib:, hf:NAME[:CONFIG][@SPLIT]; each may end in #weight=W,max_epochs=E",
+        ),
     ] = ["stdlib:"]  # noqa: RUF012
     validation_sources: Annotated[list[str], Field(description="paths or URIs of held-out text; empty: split off the sources")] = []  # noqa: RUF012
     text_field: Annotated[str, Field(min_length=1, description="key of the text in JSON documents")] = "text"

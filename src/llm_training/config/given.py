@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_SHOWN_CHARACTERS: Final = 60
+MAX_FLAT_ENTRIES: Final = 8
 
 
 class Text(str):
@@ -22,9 +23,13 @@ class Text(str):
 
 @dataclass(frozen=True)
 class Nested:
-    """A mapping (or a list within a list) where no field takes one. Kept only as a fact: its content is never walked."""
+    """A mapping (or a list within a list) where most fields take none. Kept as a fact: its content is never walked.
+
+    ``flat`` holds the entries of a short mapping of single values within a list, for the field that takes such.
+    """
 
     kind: str = "a mapping"
+    flat: tuple[tuple[str, Scalar], ...] = ()
 
 
 Scalar = str | int | float | bool | None

@@ -10,12 +10,14 @@ from typing import Final, cast
 from llm_training.config.aliases import RefusedError, switch
 from llm_training.config.fields import FieldFact
 from llm_training.config.given import Nested, Scalar, Text, Value, shown
+from llm_training.config.mixture import spell_source
 
 _NOTHING: Final = frozenset({"", "~", "null", "Null", "NULL", "none", "None"})
 _ZERO_PADDED: Final = re.compile(r"[+-]?0\d+")
 _BASED: Final = re.compile(r"[+-]?0[xob][0-9a-fA-F_]+")
 _NUMBER: Final = re.compile(r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d{1,4})?")
 MAX_DIGITS: Final = 400
+MIXED_FIELDS: Final = frozenset({"data.sources"})
 
 
 def interpret(fact: FieldFact, value: Value) -> object:
@@ -45,10 +47,22 @@ def _list(fact: FieldFact, value: Value) -> object:
     if isinstance(value, Text) and value.startswith("["):
         return _json_list(fact, value)
     items = cast("Sequence[Scalar | Nested]", [value] if isinstance(value, str) or not isinstance(value, Sequence) else value)
+    if fact.name in MIXED_FIELDS:
+        items = [_spelled(item) for item in items]
     wrong = [item for item in items if not isinstance(item, str)]
     if wrong:
         raise RefusedError(f"holds {shown(wrong[0])} but must be a list of texts")
     return [str(item) for item in items if isinstance(item, str)]
+
+
+def _spelled(item: Scalar | Nested) -> Scalar | Nested:
+    """A mapping with a source, its weight and its cap as one text."""
+    if not isinstance(item, Nested) or not item.flat:
+        return item
+    try:
+        return spell_source(dict(item.flat))
+    except ValueError as error:
+        raise RefusedError(str(error)) from None
 
 
 def _json_list(fact: FieldFact, value: Text) -> object:

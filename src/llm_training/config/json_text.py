@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from llm_training.config.given import Nested, Value, shown
+from llm_training.config.given import MAX_FLAT_ENTRIES, Nested, Value, shown
 from llm_training.config.yaml_text import Setting
 from llm_training.errors import ConfigError
 
@@ -151,4 +151,8 @@ def plain(value: object) -> Value:
 
 
 def _nested(value: object) -> Nested:
+    if isinstance(value, Mapping) and len(cast("Mapping[str, object]", value)) <= MAX_FLAT_ENTRIES:
+        pairs = list(cast("Mapping[str, object]", value).items())
+        flat = [(key, item) for key, item in pairs if item is None or isinstance(item, (str, int, float))]
+        return Nested("a mapping", tuple(flat) if len(flat) == len(pairs) else ())
     return Nested("a mapping" if isinstance(value, Mapping) else "a list" if isinstance(value, Sequence) else f"a {type(value).__name__}")

@@ -10,6 +10,7 @@ from llm_training.config.cache import CacheConfig
 from llm_training.config.data import DataConfig
 from llm_training.config.evaluation import EvaluationConfig
 from llm_training.config.export import ExportConfig
+from llm_training.config.mixture import source_problems
 from llm_training.config.model import ModelConfig
 from llm_training.config.monitoring import MonitoringConfig
 from llm_training.config.resources import ResourcesConfig
@@ -52,7 +53,7 @@ class Config(Section):
 def cross_check(config: Config) -> list[str]:
     """Bounds that span fields, each a line that begins with the dotted name of the field to change."""
     model, training, cache = config.model, config.training, config.cache
-    found: list[str] = []
+    found: list[str] = [f"data.sources {problem}" for problem in source_problems(config.data.sources)]
     if model.hidden_size and model.num_attention_heads and not model.head_dim and model.hidden_size % model.num_attention_heads:
         found.append(f"model.num_attention_heads={model.num_attention_heads} does not divide model.hidden_size={model.hidden_size}")
     if model.num_attention_heads and model.num_key_value_heads and model.num_attention_heads % model.num_key_value_heads:

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 import yaml
 
-from llm_training.config.given import Nested, Scalar, Text, Value, shown
+from llm_training.config.given import MAX_FLAT_ENTRIES, Nested, Scalar, Text, Value, shown
 from llm_training.errors import ConfigError
 
 MAX_DEPTH: Final = 20
@@ -90,8 +90,14 @@ def _value(node: _Node) -> Value:
     if isinstance(node, _Map):
         return Nested()
     if isinstance(node, _Sequence):
-        return tuple(Nested(_kind(item)) if isinstance(item, (_Map, _Sequence)) else item for item in node.items)
+        return tuple(_nested(item) if isinstance(item, (_Map, _Sequence)) else item for item in node.items)
     return node
+
+
+def _nested(node: _Map | _Sequence) -> Nested:
+    pairs = [(key, inner) for key, inner, _ in node.pairs] if isinstance(node, _Map) and len(node.pairs) <= MAX_FLAT_ENTRIES else []
+    flat = [(key, inner) for key, inner in pairs if not isinstance(inner, (_Map, _Sequence))]
+    return Nested(_kind(node), tuple(flat) if len(flat) == len(pairs) else ())
 
 
 class _Composer:

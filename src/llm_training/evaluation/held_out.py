@@ -8,15 +8,15 @@ left in the mode it was found in, and no random generator is touched.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from llm_training.errors import DataError
-from llm_training.evaluation.windows import IGNORED, Documents, Windows, batches, plan_windows, spread
+from llm_training.evaluation.windows import IGNORED, Documents, Windows, batches, plan_windows, spread, spread_by_source, window_order
 from llm_training.runtime.compiler import eagerly
 from llm_training.runtime.device import Device, Precision
 from llm_training.runtime.world import World
@@ -24,7 +24,10 @@ from llm_training.runtime.world import World
 
 @dataclass(frozen=True)
 class HeldOutFigures:
-    """``loss_nats`` per token with its standard error over batches of windows; ``f1`` macro; ``num_bytes`` of scored text."""
+    """``loss_nats`` per token with its standard error over batches of windows; ``f1`` macro; ``num_bytes`` of scored text.
+
+    ``by_source`` has loss_nats, bits_per_byte and num_tokens of each source where the documents are of several.
+    """
 
     loss_nats: float
     loss_standard_error: float
@@ -36,6 +39,12 @@ class HeldOutFigures:
     num_bytes: int
     window: int
     stride: int
+    by_source: Mapping[str, Mapping[str, float | int | None]] = field(default_factory=dict)
+
+    @property
+    def loss_by_source(self) -> dict[str, float | None]:
+        """Nats per token of each source."""
+        return {name: figures["loss_nats"] for name, figures in self.by_source.items()}
 
     def as_json(self) -> dict[str, object]:
         """Legal JSON: what is not finite becomes null."""
@@ -49,7 +58,7 @@ class _Tally:
         self.nats: list[float] = []
         self.tokens: list[int] = []
         self.correct = 0
-        self.bytes = 0
+        self.bytes: list[int] = []
         self.was_cut_short = False
         self.counts = np.zeros((3, vocab_size), dtype=np.int64) if with_f1 else None  # true positives, predicted, actual
 
@@ -61,7 +70,7 @@ class _Tally:
         is_right = actual == guessed
         self.correct += int(is_right.sum())
         if token_bytes is not None:
-            self.bytes += int(token_bytes[actual].sum())
+            self.bytes += (token_bytes[labels.clamp(min=0)] * counted).sum(dim=1).tolist()
         if self.counts is not None:
             size = self.counts.shape[1]
             for row, ids in enumerate((actual[is_right], guessed, actual)):
@@ -116,12 +125,13 @@ def evaluate_documents(
         DataError: there is nothing to score.
     """
     world = world or World()
-    windows = spread(plan_windows(documents.lengths, window=window, stride=stride), max_tokens)
+    windows = plan_windows(documents.lengths, window=window, stride=stride)
+    windows = spread(windows, max_tokens) if documents.sources is None else spread_by_source(windows, documents.sources, max_tokens)
     mine = windows.take(np.arange(world.rank, len(windows), world.size))
     tally = _run(model, documents, mine, separator_id, token_bytes, batch_size, device, precision, with_f1, progress, should_stop)
     if tally.was_cut_short:
         return None
-    nats, tokens, correct, num_bytes = world.sum(sum(tally.nats), float(sum(tally.tokens)), float(tally.correct), float(tally.bytes))
+    nats, tokens, correct, num_bytes = world.sum(sum(tally.nats), float(sum(tally.tokens)), float(tally.correct), float(sum(tally.bytes)))
     if not tokens:
         raise DataError("there is no held-out text to score", remedy="give validation text, or raise data.validation_fraction")
     loss = nats / tokens
@@ -136,7 +146,28 @@ def evaluate_documents(
         num_bytes=int(num_bytes),
         window=window,
         stride=stride,
+        by_source={} if documents.sources is None else _by_source(tally, mine, documents, world),
     )
+
+
+def _by_source(tally: _Tally, windows: Windows, documents: Documents, world: World) -> dict[str, dict[str, float | int | None]]:
+    """Figures of each source that has text, over all ranks; ``windows`` are those of this rank, as they were scored."""
+    assert documents.sources is not None
+    of_window, num_sources = documents.sources[windows.document[window_order(windows)]], len(documents.source_names)
+    sums = [
+        np.bincount(of_window, weights=np.array(values, dtype=np.float64), minlength=num_sources) if len(values) else np.zeros(num_sources)
+        for values in (tally.nats, tally.tokens, tally.bytes)
+    ]
+    nats, tokens, num_bytes = np.array(world.sum(*np.concatenate(sums).tolist())).reshape(3, num_sources).tolist()
+    return {
+        name: {
+            "loss_nats": nats[source] / tokens[source] if math.isfinite(nats[source]) else None,
+            "bits_per_byte": nats[source] / math.log(2) / num_bytes[source] if num_bytes[source] and math.isfinite(nats[source]) else None,
+            "num_tokens": int(tokens[source]),
+        }
+        for source, name in enumerate(documents.source_names)
+        if tokens[source]
+    }
 
 
 def _run(

@@ -10,18 +10,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 IGNORED = -100
 
 
+class TokenSlices(Protocol):
+    """Tokens that are read by slice: an array, or something that reads them from elsewhere."""
+
+    def __getitem__(self, part: slice, /) -> np.ndarray:
+        """The tokens of a slice without a step."""
+        ...
+
+
 @dataclass(frozen=True)
 class Documents:
-    """Held-out documents as one array: document d is ``tokens[offsets[d]:offsets[d + 1]]``, without separators."""
+    """Held-out documents as one sequence: document d is ``tokens[offsets[d]:offsets[d + 1]]``, without separators.
 
-    tokens: np.ndarray
+    Where they are of several sources, ``sources[d]`` is the index of document d's in ``source_names``.
+    """
+
+    tokens: TokenSlices
     offsets: np.ndarray
+    sources: np.ndarray | None = None
+    source_names: tuple[str, ...] = ()
 
     @property
     def lengths(self) -> np.ndarray:
@@ -83,9 +97,30 @@ def spread(windows: Windows, max_tokens: int | None) -> Windows:
         wanted = min(len(windows), wanted + max(1, wanted // 50))
 
 
+def spread_by_source(windows: Windows, sources: np.ndarray, max_tokens: int | None) -> Windows:
+    """As `spread` within each source, so that each is scored in proportion to its text, by one window at least.
+
+    Args:
+        sources: number of the source of each document.
+    """
+    total = int(windows.num_scored.sum())
+    chosen: list[Windows] = []
+    for source in np.unique(sources[windows.document]):
+        own = windows.take(np.flatnonzero(sources[windows.document] == source))
+        share = None if max_tokens is None else -(-max_tokens * int(own.num_scored.sum()) // max(1, total))
+        chosen.append(spread(own, share))
+    names = ("document", "start", "num_inputs", "num_scored")
+    return Windows(*(np.concatenate([getattr(part, name) for part in chosen]) for name in names)) if chosen else windows
+
+
+def window_order(windows: Windows) -> np.ndarray:
+    """The order in which `batches` takes windows: longest first, so that those of like length share a batch."""
+    return np.argsort(-windows.num_inputs, kind="stable")
+
+
 def batches(documents: Documents, windows: Windows, *, separator_id: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Inputs and labels, each [B, T] int64; windows of like length share a batch; unscored and padded labels are -100."""
-    order = np.argsort(-windows.num_inputs, kind="stable")
+    order = window_order(windows)
     for first in range(0, len(order), batch_size):
         chosen = windows.take(order[first : first + batch_size])
         longest = int(chosen.num_inputs.max())
@@ -94,9 +129,8 @@ def batches(documents: Documents, windows: Windows, *, separator_id: int, batch_
         for row in range(len(chosen)):
             begin = int(documents.offsets[chosen.document[row]])
             start, count, scored = int(chosen.start[row]), int(chosen.num_inputs[row]), int(chosen.num_scored[row])
-            targets = documents.tokens[begin + start : begin + start + count]
-            labels[row, count - scored : count] = targets[count - scored :]
-            inputs[row, 1:count] = targets[: count - 1]
-            if start:
-                inputs[row, 0] = documents.tokens[begin + start - 1]
+            before = 1 if start else 0
+            stream = documents.tokens[begin + start - before : begin + start + count]
+            labels[row, count - scored : count] = stream[before + count - scored :]
+            inputs[row, 1 - before : count] = stream[:-1]
         yield inputs, labels

@@ -17,9 +17,11 @@ import orjson
 
 from llm_training.cache.build import BuildProgress, build_store
 from llm_training.cache.catalog import Identity, make_identity, store_directory, update_registry
-from llm_training.cache.reader import held_out_documents
+from llm_training.cache.held_out import held_out_documents
+from llm_training.cache.mixture import Part
 from llm_training.cache.sealed import digest, read_sealed, write_sealed
 from llm_training.cache.store import TRAIN, ChunkStore, StoreSettings
+from llm_training.cache.store import VALIDATION as HELD_OUT
 from llm_training.cache.view import PackedView, ViewSettings, build_view, view_directory
 from llm_training.checkpoint.layout import STATE_FILE
 from llm_training.config.load import load_config
@@ -29,21 +31,28 @@ from llm_training.errors import DataError, IntegrityError, StoppedEarly
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.clean_reading import CleanReading, clean_reading
+from llm_training.jobs.mixture import configured_sources, mixture_of, source_names, source_of_slice
 from llm_training.jobs.models import locate_model
+from llm_training.jobs.recorded import recorded_start
+from llm_training.jobs.remote_data import PLAN_KIND, PLAN_VERSION, RemoteDataset, open_dataset, open_remote_dataset
+from llm_training.jobs.waiting import wait_for_chunks
 from llm_training.runtime.device import usable_cores
 from llm_training.runtime.signals import StopFlag
 from llm_training.runtime.world import World
-from llm_training.storage.durable import make_directory
+from llm_training.storage.durable import make_directory, write_bytes
 from llm_training.storage.reading import read_json
+from llm_training.storage.remote import is_remote
 from llm_training.storage.runs import RunLayout
 from llm_training.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llm_training.tokenizer.train import train_tokenizer
 
 PLANS_DIRECTORY, TOKENIZERS_DIRECTORY = "plans", "tokenizers"
-_PLAN_KIND, _PLAN_VERSION = "llm-training corpus plan", 1
+# The convention of bford.info/cachedir.
+CACHE_TAG, CACHE_SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n# A token cache of llm-training.\n"
 # Starting a process costs seconds of imports, and the encoder itself already uses several threads: on two cores one process
 # packs 80 MB faster than two (benchmarks/results/tokenize_and_pack.json).
 BYTES_WORTH_A_PROCESS = 1_000_000_000
+BUILDER_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,7 @@ class ScannedData:
     plan: Plan
     train_bytes: int
     tokenizer: Tokenizer | None
+    remote: RemoteDataset | None = None
 
     @property
     def name(self) -> str:
@@ -68,7 +78,11 @@ class ScannedData:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Packed rows and held-out documents, with the tokenizer that made them."""
+    """Packed rows and held-out documents, with the tokenizer that made them.
+
+    ``held_out_slices`` are those whose held-out documents are here: all of the first plan, or with ``cache.growth: live``
+    those that were built when the run began.
+    """
 
     name: str
     tokenizer: Tokenizer
@@ -77,6 +91,9 @@ class PreparedData:
     held_out: Documents
     token_bytes: np.ndarray | None
     train_bytes: int
+    held_out_slices: list[int]
+    mixture: tuple[Part, ...] = ()
+    source_names: tuple[str, ...] = ()
 
     @property
     def sequence_length(self) -> int:
@@ -100,8 +117,7 @@ def open_sources(config: Config) -> Corpus:
         slice_bytes=config.cache.chunk_bytes,
         max_document_bytes=data.max_document_bytes,
     )
-    sources = _hub_source(config) or data.sources
-    corpus = open_corpus([*sources, *data.validation_sources], settings)
+    corpus = open_corpus(source_names(data), settings)
     if not data.validation_sources:
         return corpus
     held_out = set(data.validation_sources)
@@ -113,29 +129,30 @@ def open_sources(config: Config) -> Corpus:
     return replace(corpus, sources=marked, name=name, fingerprint=digest([corpus.fingerprint, sorted(held_out)]))
 
 
-def _hub_source(config: Config) -> list[str]:
-    """``data.dataset_name`` and its companions as a source URI."""
-    data = config.data
-    if data.dataset_name is None:
-        return []
-    config_part = f":{data.dataset_config}" if data.dataset_config else ""
-    splits = [split for split in (data.dataset_split, data.validation_split) if split]
-    return [f"hf:{data.dataset_name}{config_part}@{split}" for split in splits] or [f"hf:{data.dataset_name}{config_part}"]
-
-
-def scan_data(config: Config, bus: EventBus, world: World, *, resumed: RunLayout | None = None, is_fresh: bool = False) -> ScannedData:
+def scan_data(
+    config: Config,
+    bus: EventBus,
+    world: World,
+    *,
+    resumed: RunLayout | None = None,
+    is_fresh: bool = False,
+    may_rescan: bool = True,
+) -> ScannedData:
     """Plan the corpus (or continue its plan with what was added) and load a tokenizer if there is one.
 
     Args:
         resumed: the run to go on with; its checkpoint's tokenizer is then the tokenizer.
         is_fresh: plan anew and forget the plan that is there (a forced rebuild of edited sources).
+        may_rescan: continue a plan that is there with what was added to the sources; else take it as it is.
 
     Raises:
         DataError, IntegrityError, StorageError: from the sources and the plan.
     """
+    if is_remote(config.cache.dir):
+        return _scan_remote(config, bus)
     corpus = open_sources(config)
     if world.is_main:
-        plan = _planned(corpus, config, bus, is_fresh=is_fresh)
+        plan = _planned(corpus, config, bus, is_fresh=is_fresh, may_rescan=may_rescan)
         world.wait_patiently()
     else:
         world.wait_patiently()
@@ -143,22 +160,43 @@ def scan_data(config: Config, bus: EventBus, world: World, *, resumed: RunLayout
     return ScannedData(corpus, plan, _train_bytes(plan, corpus.settings.validation_fraction), _known_tokenizer(config, resumed, bus))
 
 
+def _scan_remote(config: Config, bus: EventBus) -> ScannedData:
+    """The dataset of a remote cache; it was scanned where it was built."""
+    remote = open_remote_dataset(config.cache)
+    bus.publish(Notice(message=f"reading {remote.store.settings.dataset} from {remote.cache.remote.url}; data.sources are not read"))
+    fraction = 0.0 if config.data.validation_sources else config.data.validation_fraction
+    corpus = Corpus(remote.name, (), CorpusSettings(), remote.store.settings.fingerprint)
+    return ScannedData(corpus, remote.plan, _train_bytes(remote.plan, fraction), remote.tokenizer, remote)
+
+
 def _plan_path(corpus: Corpus, config: Config) -> Path:
     return Path(config.cache.dir) / PLANS_DIRECTORY / f"{config.cache.name or corpus.name}-{corpus.fingerprint[:8]}.json"
 
 
 def _read_plan(path: Path) -> Plan | None:
-    return Plan.from_json(read_sealed(path, _PLAN_KIND, _PLAN_VERSION)["plan"]) if path.exists() else None
+    return Plan.from_json(read_sealed(path, PLAN_KIND, PLAN_VERSION)["plan"]) if path.exists() else None
 
 
-def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool) -> Plan:
+def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool, may_rescan: bool) -> Plan:
     path = _plan_path(corpus, config)
     previous = None if is_fresh else _read_plan(path)
+    if previous is not None and not may_rescan:
+        return previous
     plan = make_plan(corpus, previous, notify=lambda line: bus.publish(Notice(message=line)))
+    if plan != previous and plan.skipped:
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(plan.skipped.items()))
+        bus.publish(Notice(message=f"left out of the sources: {counts}", level="warning"))
     if plan != previous:
         make_directory(path.parent)
-        write_sealed(path, {"kind": _PLAN_KIND, "version": _PLAN_VERSION, "plan": plan.to_json()})
+        _tag_as_cache(Path(config.cache.dir))
+        write_sealed(path, {"kind": PLAN_KIND, "version": PLAN_VERSION, "plan": plan.to_json()})
     return plan
+
+
+def _tag_as_cache(directory: Path) -> None:
+    """Mark the directory for backup programs, and for us when somebody trains on a folder around it."""
+    if not (directory / CACHE_TAG).exists():
+        write_bytes(directory / CACHE_TAG, CACHE_SIGNATURE)
 
 
 def _train_bytes(plan: Plan, validation_fraction: float) -> int:
@@ -175,7 +213,7 @@ def _known_tokenizer(config: Config, resumed: RunLayout | None, bus: EventBus) -
         return load_tokenizer(config.tokenizer.path)
     if config.model.init_from is not None:
         return load_tokenizer(locate_model(config.model.init_from))
-    prepared = prepared_tokenizer(config.data.sources) if config.data.dataset_name is None else None
+    prepared = prepared_tokenizer([entry.uri for entry in configured_sources(config.data)]) if config.data.dataset_name is None else None
     if prepared is None or config.tokenizer.vocab_size is not None:
         return None
     bus.publish(Notice(message=f"using the tokenizer that {prepared} was prepared with"))
@@ -183,9 +221,15 @@ def _known_tokenizer(config: Config, resumed: RunLayout | None, bus: EventBus) -
 
 
 def pack_data(
-    scanned: ScannedData, config: Config, bus: EventBus, world: World, stop: StopFlag, *, vocab_size: int, sequence_length: int
-) -> PreparedData:
+    scanned: ScannedData, config: Config, bus: EventBus, world: World, stop: StopFlag,
+    *, vocab_size: int, sequence_length: int, held_out_slices: list[int] | None = None,
+) -> PreparedData:  # fmt: skip
     """Train the tokenizer where there is none, and build what is missing of the cache.
+
+    With ``cache.growth: live`` the chunks that are there are enough, and building is left to others.
+
+    Args:
+        held_out_slices: those that a resumed run is judged by; None: all that are there.
 
     Raises:
         StoppedEarly: a signal came; what was built stays.
@@ -195,6 +239,8 @@ def pack_data(
     """
     if not world.is_main:
         world.wait_patiently()
+    if scanned.remote is not None:
+        return _open_remote(scanned, scanned.remote, config, world, sequence_length, held_out_slices)
     tokenizer, directory = load_or_train_tokenizer(scanned, config, bus, vocab_size=vocab_size)
     identity = make_identity(
         config.cache.name or scanned.name,
@@ -205,7 +251,11 @@ def pack_data(
     )
     cache = Path(config.cache.dir)
     if world.is_main:
-        build_cache(scanned, config, tokenizer, directory, identity, bus, stop)
+        build = functools.partial(build_cache, scanned, config, tokenizer, directory, identity, bus, stop)
+        if config.cache.growth == "live":
+            wait_for_chunks(store_directory(cache, identity), build, bus, stop)
+        else:
+            build()
         store = ChunkStore.open(store_directory(cache, identity))
         view = build_view(cache, store, sequence_length, config.cache.packing_strategy, check_content=False)
         update_registry(cache)
@@ -214,25 +264,47 @@ def pack_data(
         store = ChunkStore.open(store_directory(cache, identity))
         settings = ViewSettings(identity.name, identity.fingerprint, tokenizer.fingerprint, sequence_length, config.cache.packing_strategy)
         view = PackedView.open(view_directory(cache, settings))
+    return _prepared(scanned, config, world, tokenizer, store, view, held_out_slices)
+
+
+def _open_remote(
+    scanned: ScannedData, remote: RemoteDataset, config: Config, world: World, sequence_length: int, held_out_slices: list[int] | None
+) -> PreparedData:
+    view = remote.view(sequence_length, config.cache.packing_strategy, may_build=world.is_main)
+    if world.is_main:
+        world.wait_patiently()
+    return _prepared(scanned, config, world, remote.tokenizer, remote.store, view, held_out_slices)
+
+
+def _prepared(
+    scanned: ScannedData, config: Config, world: World, tokenizer: Tokenizer, store: ChunkStore, view: PackedView,
+    held_out_slices: list[int] | None,
+) -> PreparedData:  # fmt: skip
     if config.cache.validation:
         _verify(store)
-    tokens, offsets = held_out_documents(store)
+    if held_out_slices is None:
+        held_out_slices = [number for number in range(store.validation_slices) if number in store.records[HELD_OUT]]
+    agreed = world.broadcast(held_out_slices)
+    assert isinstance(agreed, list)
     return PreparedData(
-        name=identity.name,
+        name=store.settings.dataset,
         tokenizer=tokenizer,
         store=store,
         view=view,
-        held_out=Documents(tokens, offsets),
+        held_out=_held_out(store, agreed, source_names(config.data)),
         token_bytes=bytes_of_tokens(tokenizer),
         train_bytes=scanned.train_bytes,
+        held_out_slices=agreed,
+        mixture=mixture_of(config.data),
+        source_names=source_names(config.data),
     )
 
 
 def build_cache(
     scanned: ScannedData, config: Config, tokenizer: Tokenizer, directory: Path, identity: Identity, bus: EventBus, stop: StopFlag,
-    *, mode: str = "normal",
+    *, mode: str = "normal", max_chunks: int | None = None,
 ) -> Any:  # fmt: skip
-    """Build the chunks of a store that are missing; see cache/build.py for the modes and what is raised."""
+    """Build the chunks of a store that are missing, at most ``max_chunks``; see cache/build.py for the modes and what is raised."""
     settings = StoreSettings(
         dataset=identity.name,
         fingerprint=identity.fingerprint,
@@ -243,29 +315,39 @@ def build_cache(
     )
     total = scanned.plan.num_bytes
 
+    done_chunks = 0
+
     def report(progress: BuildProgress) -> None:
+        nonlocal done_chunks
+        done_chunks = progress.done_chunks
         bus.publish(Progress(task="Tokenise and pack", done=progress.done_chunks, total=progress.due_chunks, unit="chunks"))
 
     workers = config.cache.workers or (usable_cores() if total > BYTES_WORTH_A_PROCESS else 1)
+    workers = min(workers, max(1, len(scanned.plan.slices)))
+    encoder, cleaning = directory if workers > 1 else tokenizer, clean_reading(config.data)
+    open_source = functools.partial(_open_for_build, scanned.corpus, scanned.plan, encoder, cleaning)
     result = build_store(
         store_directory(Path(config.cache.dir), identity),
         settings,
         [orjson.loads(orjson.dumps(piece.to_json())) for piece in scanned.plan.slices],
-        functools.partial(_open_for_build, scanned.corpus, scanned.plan, directory, clean_reading(config.data)),
+        open_source,
         mode=mode,
-        workers=min(workers, max(1, len(scanned.plan.slices))),
+        workers=workers,
+        threads=min(BUILDER_THREADS, usable_cores()),
         progress=report,
-        should_stop=lambda: bool(stop),
+        should_stop=lambda: bool(stop) or done_chunks == max_chunks,
     )
     for problem in result.damaged:
         bus.publish(Notice(message=f"rebuilt a damaged chunk: {problem.reason}", level="warning"))
-    if not result.is_complete:
+    if not result.is_complete and stop:
         raise StoppedEarly(f"stopped by {stop.reason} while packing", remedy="the same command builds on from here")
     return result
 
 
-def _open_for_build(corpus: Corpus, plan: Plan, tokenizer_directory: Path, cleaning: CleanReading) -> tuple[Any, Tokenizer]:
-    return cleaning.of_slices(SliceReader(corpus, plan).read_slice), load_tokenizer(tokenizer_directory)
+def _open_for_build(corpus: Corpus, plan: Plan, tokenizer: Tokenizer | Path, cleaning: CleanReading) -> tuple[Any, Tokenizer]:
+    """What one builder reads and encodes with; another process gets the tokenizer as a directory."""
+    found = tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer)
+    return cleaning.of_slices(SliceReader(corpus, plan).read_slice), found
 
 
 def load_or_train_tokenizer(
@@ -345,11 +427,21 @@ def held_out_of_run(checkpoint: Path, tokenizer: Tokenizer) -> Documents:
     if not (run.config.is_file() and (checkpoint / STATE_FILE).is_file()):
         raise DataError("no text to score was given, and the model does not lie in a run", remedy="give --test-data")
     dataset = str(read_json(checkpoint / STATE_FILE)["facts"]["dataset"])
-    cache = Path(load_config([str(run.config)]).config.cache.dir)
-    store = ChunkStore.open(store_directory(cache, Identity(dataset, "")))
+    config = load_config([str(run.config)]).config
+    store = open_dataset(config.cache, dataset)
     store.require_tokenizer(tokenizer.fingerprint)
-    tokens, offsets = held_out_documents(store)
-    return Documents(tokens, offsets)
+    return _held_out(store, recorded_start(run).get("held_out_slices"), source_names(config.data))
+
+
+def _held_out(store: ChunkStore, slices: Sequence[int] | None, names: Sequence[str]) -> Documents:
+    """Held-out documents of these slices (None: of all), and where there are several sources, which one each is of."""
+    slices = range(store.validation_slices) if slices is None else slices
+    tokens, offsets = held_out_documents(store, slices)
+    if len(names) < 2:
+        return Documents(tokens, offsets)
+    of_slice = source_of_slice(store)
+    counts = [store.records[HELD_OUT][number].num_documents for number in slices]
+    return Documents(tokens, offsets, np.repeat([of_slice[number] for number in slices], counts).astype(np.int64), tuple(names))
 
 
 def describe_store(store: ChunkStore, view: PackedView | None) -> Sequence[str]:

@@ -180,6 +180,8 @@ def evaluation(event: EvaluationCompleted, glyphs: Glyphs) -> Text:
     if event.bits_per_byte is not None:
         parts.append(labelled("Bits/byte", wording.figure(event.bits_per_byte)))
     parts.append(labelled("Accuracy", f"{100 * event.accuracy:.1f}%"))
+    for name, loss in event.loss_by_source.items():
+        parts.append(labelled(printable(name), wording.figure(math.nan if loss is None else loss)))
     if event.is_best:
         parts.append(Text(f"{glyphs.best} best", style="bold green"))
     parts.append(Text(f"{event.num_tokens:,} tokens in {wording.duration(event.seconds)}", style="dim"))
