@@ -144,7 +144,7 @@ def _parts(rows: KeyRows, row: int, in_memory: int) -> Generator[tuple[UInt64Arr
             keys.append(piece[mine])
             documents.append(mine + first)
             first += len(piece)
-        if keys:
+        if sum(map(len, documents)):
             yield np.concatenate(keys), np.concatenate(documents)
 
 

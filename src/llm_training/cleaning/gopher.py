@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from llm_training.cleaning.outcome import TextView, Verdict
-from llm_training.cleaning.words import WordTable
+from llm_training.cleaning.words import UInt64Array, WordTable
 
 QUALITY, REPETITION = "gopher quality", "gopher repetition"
 STOP_WORDS: Final = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
@@ -158,8 +158,16 @@ def top_ngram_characters(words: WordTable, n: int) -> int:
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     counts = np.diff(np.append(starts, len(ordered)))
     most = counts.max()
-    first = int(np.isin(keys, ordered[starts[counts == most]]).argmax())
+    first = _first_place(keys, ordered[starts[counts == most]])
     return int(words.ngram_lengths(n)[first] + n - 1) * int(most)
+
+
+def _first_place(keys: UInt64Array, wanted: UInt64Array) -> int:
+    """The first place in ``keys`` of any of the ascending ``wanted``."""
+    if len(wanted) == len(keys):
+        return 0
+    found = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
+    return int((wanted[found] == keys).argmax())
 
 
 def duplicate_ngram_characters(words: WordTable, n: int, enough: int = 0) -> int:

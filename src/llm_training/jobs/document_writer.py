@@ -132,8 +132,8 @@ class _Shards:
             {column: list(values) for column, values in zip(("id", "text", "metadata"), zip(*self._rows, strict=True), strict=True)}
         )
         if self._writer is None:
-            sink = self._folder.open_shard(self._split, len(self._names))
-            self._names.append(sink.path.name)
+            name, sink = self._folder.open_shard(self._split, len(self._names))
+            self._names.append(name)
             self._writer = parquet.ParquetWriter(pa.PythonFile(sink, mode="w"), table.schema, compression="zstd")
         self._writer.write_table(table)
         self._shard_characters += self._characters

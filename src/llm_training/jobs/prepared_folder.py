@@ -90,9 +90,10 @@ class PreparedFolder:
         if taken is not None:
             raise ConfigError(f"the source {taken} would be replaced by the output", remedy="choose another --output")
 
-    def open_shard(self, split: str, number: int) -> DurableFile:
-        """A new shard of a split: a sink for pyarrow."""
-        return self._stream(f"{split}-{number:05d}.parquet")[0]
+    def open_shard(self, split: str, number: int) -> tuple[str, DurableFile]:
+        """A new shard of a split: its name, and a sink for pyarrow."""
+        name = f"{split}-{number:05d}.parquet"
+        return name, self._stream(name)[0]
 
     def write_document(self, split: str, record: Mapping[str, object]) -> None:
         """Append a document as one line of JSON."""
