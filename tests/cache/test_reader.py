@@ -5,11 +5,12 @@ from hypothesis import strategies as st
 from tests.cache.toy import SEPARATOR, ToyCache, toy_documents
 
 from llm_training.cache import store as store_module
-from llm_training.cache.batch import Batch
+from llm_training.cache.batch import Batch, empty_rows
 from llm_training.cache.chunk import ChunkTokens
+from llm_training.cache.held_out import held_out_documents
 from llm_training.cache.packing import STRATEGIES, pack
 from llm_training.cache.pins import Pin, check_pin, find_growth, pin_all
-from llm_training.cache.reader import PackedDataset, held_out_documents, lay_out
+from llm_training.cache.reader import PackedDataset, lay_out
 from llm_training.cache.store import ChunkStore
 from llm_training.errors import ConfigError, DataError, IntegrityError
 
@@ -51,8 +52,10 @@ def test_rows_and_labels_equal_the_obvious_construction(documents, length, strat
     offsets = np.cumsum([0, *map(len, streams)])
     plan = pack(offsets, length, strategy)
     packed = lay_out(plan, ChunkTokens(np.array(stream, dtype=np.uint16), offsets), SEPARATOR, strategy)
-    batch = Batch(np.empty((plan.num_rows, length), np.int64), np.empty((plan.num_rows, length), np.int64))
-    packed.copy_rows(np.arange(plan.num_rows), np.arange(plan.num_rows), batch)
+    backwards = empty_rows(plan.num_rows, length, np.dtype(np.uint16))
+    packed.copy_rows(np.arange(plan.num_rows)[::-1], np.arange(plan.num_rows), backwards)
+    batch = backwards.part(0, plan.num_rows).to_batch()
+    batch = Batch(batch.input_ids[::-1], batch.labels[::-1])
     for row in range(plan.num_rows):
         part = slice(plan.row_offsets[row], plan.row_offsets[row + 1])
         pieces = list(zip(plan.documents[part].tolist(), plan.starts[part].tolist(), plan.lengths[part].tolist(), strict=True))
@@ -80,10 +83,11 @@ def test_segments_number_the_documents_of_a_row(built):
     batch = open_dataset(built, with_segments=True).rows(np.arange(5))
     assert batch.segment_ids is not None
     for inputs, segments in zip(batch.input_ids, batch.segment_ids, strict=True):
-        expected, segment = [], 0
+        expected, segment, previous = [], 0, None
         for token in inputs:
+            segment += token == SEPARATOR and previous not in (SEPARATOR, None)
             expected.append(segment)
-            segment += token == SEPARATOR
+            previous = token
         assert segments.tolist() == expected
 
 
@@ -111,7 +115,7 @@ def test_held_out_documents_come_without_separators(built):
     built.build(6)
     tokens, offsets = held_out_documents(built.store())
     expected = [document.text for number in range(4) for document in toy_documents(number) if document.split == "validation"]
-    assert [bytes(part.astype(np.uint8)).decode() for part in np.split(tokens, offsets[1:-1])] == expected
+    assert [bytes(part.astype(np.uint8)).decode() for part in np.split(tokens[:], offsets[1:-1])] == expected
 
 
 def test_a_longer_row_needs_no_second_tokenising(built):

@@ -37,6 +37,8 @@ TABLE = [
     ("training.resume", "resume_from resume_from_checkpoint resume-from", "a/checkpoint"),
     ("training.lr_schedule", "lr_scheduler", "cosine"),
     ("data.text_field", "text_column", "content"),
+    ("cache.read_threads", "num_workers dataloader_num_workers", 4),
+    ("cache.prefetch_steps", "prefetch_factor dataloader_prefetch_factor", 2),
     ("resources.distributed_backend", "", "gloo"),
 ]
 
@@ -90,7 +92,7 @@ NO_CHOICE = [
     ("wandb_project", None, "p", "metrics.jsonl"),
     ("num_gpus", 1, 4, "torchrun"),
     ("shuffle", True, False, "training.seed"),
-    ("min_length", 0, 10, "not filtered"),
+    ("pin_memory", True, False, "pinned memory"),
     ("resources.distributed", True, None, ""),
     ("model_type", "transformer", None, ""),
 ]

@@ -23,7 +23,7 @@ class Batch:
     Attributes:
         input_ids: ``[B, T]`` int64; padding is the separator.
         labels: ``[B, T]`` int64, the next token; -100 is not counted.
-        segment_ids: ``[B, T]`` int64, the documents of a row numbered from 0, padding after them; None when not asked for.
+        segment_ids: ``[B, T]`` int64, the documents of a row numbered from 0 (see `segments_of`); None when not asked for.
     """
 
     input_ids: Int64Array
@@ -65,33 +65,44 @@ class PackedRows:
         """Memory held."""
         return self.tokens.nbytes + self.num_tokens.nbytes + self.last_labels.nbytes
 
-    def copy_rows(self, rows: Int64Array, places: Int64Array, batch: Batch) -> None:
-        """Write rows ``rows`` to the places ``places`` of inputs and labels."""
-        tokens = self.tokens[rows]
-        batch.input_ids[places] = tokens
-        labels = np.full(tokens.shape, IGNORED_LABEL, dtype=np.int64)
-        labels[:, :-1] = tokens[:, 1:]
-        num_tokens = self.num_tokens[rows]
+    def part(self, first: int, last: int) -> PackedRows:
+        """A copy of rows ``first .. last - 1``, so that the others can go."""
+        return PackedRows(self.tokens[first:last].copy(), self.num_tokens[first:last].copy(), self.last_labels[first:last].copy())
+
+    def copy_rows(self, rows: Int64Array, places: Int64Array, target: PackedRows) -> None:
+        """Write rows ``rows`` to the places ``places`` of ``target``."""
+        target.tokens[places] = self.tokens[rows]
+        target.num_tokens[places] = self.num_tokens[rows]
+        target.last_labels[places] = self.last_labels[rows]
+
+    def to_batch(self) -> Batch:
+        """Inputs and labels of all rows, in the wide type of a model."""
+        inputs = self.tokens.astype(np.int64)
+        labels = np.empty_like(inputs)
+        labels[:, :-1] = inputs[:, 1:]
         # Most rows are full; only the others have padding to blank out.
-        short = np.flatnonzero(num_tokens < tokens.shape[1])
+        short = np.flatnonzero(self.num_tokens < inputs.shape[1])
         if len(short):
-            labels[short] = np.where(np.arange(tokens.shape[1]) < num_tokens[short, None] - 1, labels[short], IGNORED_LABEL)
-        labels[np.arange(len(rows)), num_tokens - 1] = self.last_labels[rows]
-        batch.labels[places] = labels
+            is_text = np.arange(inputs.shape[1]) < self.num_tokens[short, None] - 1
+            labels[short] = np.where(is_text, labels[short], IGNORED_LABEL)
+        labels[np.arange(len(inputs)), self.num_tokens - 1] = self.last_labels
+        return Batch(inputs, labels)
 
 
-def empty_batch(num_rows: int, sequence_length: int) -> Batch:
-    """A batch to be filled."""
-    shape = (num_rows, sequence_length)
-    return Batch(np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64))
+def empty_rows(num_rows: int, sequence_length: int, kind: np.dtype[np.unsignedinteger]) -> PackedRows:
+    """Rows to be filled."""
+    tokens = np.empty((num_rows, sequence_length), dtype=kind)
+    return PackedRows(tokens, np.empty(num_rows, dtype=np.int32), np.empty(num_rows, dtype=np.int64))
 
 
 def segments_of(input_ids: Int64Array, separator_id: int) -> Int64Array:
-    """``[B, T]`` number of the document of each position in its row.
+    """``[B, T]`` number of the document of each position in its row, for attention that stays inside a document.
 
-    A document ends with its separator, and every document inside a row does, so counting the separators before a position
-    is enough. Padding is one segment more for each position but the first of it, which is harmless: nothing there counts.
+    A separator counts as the first token of the document that follows it: that document's first token is then predicted from a
+    separator alone, at position 1, as it is in evaluation and generation. The separator after a document is still its last label.
+    Padding, a run of separators, belongs to the separator before it; nothing there counts.
     """
-    segments = np.zeros(input_ids.shape, dtype=np.int64)
-    np.cumsum(input_ids[:, :-1] == separator_id, axis=1, out=segments[:, 1:])
-    return segments
+    is_separator = input_ids == separator_id
+    opens = np.zeros(input_ids.shape, dtype=np.int64)
+    opens[:, 1:] = is_separator[:, 1:] & ~is_separator[:, :-1]
+    return np.cumsum(opens, axis=1)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_training.cache.sealed import digest, read_sealed, write_sealed
+from llm_training.cache.sealed import digest, read_sealed, sealed_bytes, write_sealed
 from llm_training.cache.store import METADATA_NAME, ChunkStore
 from llm_training.cache.view import VIEWS_DIRECTORY, PackedView
 from llm_training.errors import IntegrityError, LockedError
@@ -119,3 +119,14 @@ def update_registry(cache_directory: Path) -> dict[str, Any]:
 def read_registry(cache_directory: Path) -> dict[str, Any]:
     """The registry as it was last written. Raises IntegrityError when it is damaged, StorageError when there is none."""
     return read_sealed(cache_directory / REGISTRY_NAME, _KIND, _VERSION)
+
+
+def extended_registry(registry: Mapping[str, Any], cache_directory: Path, dataset: str) -> bytes:
+    """The registry file of another place that also holds ``dataset`` of this cache directory, with all its views."""
+    mine = scan(cache_directory)
+    views: dict[str, dict[str, Any]] = {length: dict(found) for length, found in registry.get("packed_sequences", {}).items()}
+    for length, found in mine["packed_sequences"].items():
+        views.setdefault(length, {}).update({name: entry for name, entry in found.items() if entry.get("dataset") == dataset})
+    datasets = {**registry.get("datasets", {}), dataset: mine["datasets"][dataset]}
+    content = {"datasets": datasets, "packed_sequences": {length: found for length, found in views.items() if found}}
+    return sealed_bytes({"kind": _KIND, "version": _VERSION, **content})

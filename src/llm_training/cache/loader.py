@@ -1,8 +1,8 @@
-"""Fetching ahead: a thread prepares the next steps' rows while the present step computes.
+"""Fetching ahead: a thread prepares the next steps' rows while the present step computes, others decode the next window.
 
 Addressed by step, not iterated: asking for any step is allowed, and steps asked for in order are found ready. Sample ``i``
-of the run is ``step x global_batch + j``; a rank takes a contiguous share of ``j``. A thread suffices, since decoding and
-copying release the interpreter; it holds nothing that must be cleaned up.
+of the run is ``step x global_batch + j``; a rank takes a contiguous share of ``j``. Threads suffice, since decoding and
+copying release the interpreter; they hold nothing that must be cleaned up.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from llm_training.cache.ahead import ReadAhead
 from llm_training.cache.batch import Batch
 from llm_training.cache.order import RowOrder
 from llm_training.cache.reader import PackedDataset
 from llm_training.errors import StorageError
 
 PREFETCH_STEPS = 2
+READ_THREADS = 1
 TIMEOUT_SECONDS = 300.0
 
 
@@ -42,6 +44,7 @@ class BatchLoader:
         global_batch: samples in a step over all ranks.
         rank, world_size: which share of them to fetch.
         prefetch_steps: steps prepared ahead; 0 reads in the calling thread.
+        read_threads: threads that decode the chunks of the next shuffle window ahead; 0 decodes each when it is needed.
         timeout_seconds: how long `fetch` waits for one step before it gives up.
 
     `wait_seconds` is the time that callers of `fetch` have spent waiting, in all.
@@ -56,6 +59,7 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
         prefetch_steps: int = PREFETCH_STEPS,
+        read_threads: int = READ_THREADS,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self.wait_seconds = 0.0
@@ -64,7 +68,9 @@ class BatchLoader:
         self._global_batch = global_batch
         self._share = RankShare.of(rank, world_size, global_batch)
         self._prefetch_steps = prefetch_steps
+        self._read_threads = read_threads
         self._timeout_seconds = timeout_seconds
+        self._ahead: ReadAhead | None = None
         self._worker: _Worker | None = None
 
     def fetch(self, step: int) -> Batch:
@@ -85,8 +91,11 @@ class BatchLoader:
         self._dataset, self._order = dataset, order
 
     def close(self) -> None:
-        """Stop the thread; `fetch` starts it again."""
+        """Stop the threads; `fetch` starts them again."""
         worker, self._worker = self._worker, None
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.stop()
         if worker is not None:
             worker.stop()
 
@@ -98,11 +107,15 @@ class BatchLoader:
 
     def _read(self, step: int) -> Batch:
         start = step * self._global_batch
+        ahead = self._ahead
+        if ahead is not None:
+            ahead.at(start)
         return self._dataset.rows(self._order.rows(start + self._share.first, start + self._share.last))
 
     def _take(self, step: int) -> Batch:
         if self._worker is None or self._worker.next_step != step:
             self.close()
+            self._ahead = ReadAhead(self._dataset, self._order, self._read_threads) if self._read_threads else None
             self._worker = _Worker(self._read, step, self._prefetch_steps)
         try:
             return self._worker.take(self._timeout_seconds)

@@ -110,6 +110,10 @@ class RowOrder(Protocol):
         """Rows of samples ``start .. stop - 1``: ``[stop - start]`` int64."""
         ...
 
+    def window(self, sample: int) -> tuple[int, int]:
+        """First and last-plus-one sample of the stretch around ``sample`` whose chunks are worth having at one time."""
+        ...
+
 
 class Order:
     """The order of one run.
@@ -153,6 +157,14 @@ class Order:
         if epoch == span.epoch:
             return EpochPosition(epoch, span.num_taken + offset, span.num_taken + span.num_samples)
         return EpochPosition(epoch, offset, span.num_samples)
+
+    def window(self, sample: int) -> tuple[int, int]:
+        """First and last-plus-one sample of the shuffle window that ``sample`` lies in: their rows are neighbours in few blocks."""
+        span, epoch, offset = self._find(sample)
+        starts = self._layout(span, epoch).window_starts
+        number = self._layout(span, epoch).window_of(offset)
+        stop = min(int(starts[number + 1]), span.num_samples)
+        return sample - (offset - int(starts[number])), min(sample + stop - offset, self._span_end(span))
 
     def _find(self, sample: int) -> tuple[_Span, int, int]:
         span = next(span for span in reversed(self._spans) if span.first_sample <= sample)

@@ -1,14 +1,16 @@
-"""Reading: rows of a view as arrays, from decoded chunks of which as many are kept as a byte limit allows.
+"""Reading: rows of a view as arrays, from decoded parts of chunks of which as many are kept as a byte limit allows.
 
-A chunk is decoded whole, hashed each time it is read from disk, laid out as rows once, and then rows are picked out of it by
-index. The order of a run is local (see `order`), so the chunks of a shuffle window stay in memory while they are used.
+A chunk is decoded whole, hashed each time it is read from disk, laid out as rows once and cut into parts of about 2^18
+tokens. The order of a run is local (see `order`), so the parts of a shuffle window stay in memory while they are used; a
+reader ahead (see `ahead`) says which parts will be used, and only those are kept. So a cache of any size is read in
+bounded memory, and each chunk is decoded about once a window that touches it.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_training.cache.arrow_file import REPAIR
-from llm_training.cache.batch import IGNORED_LABEL, Batch, PackedRows, empty_batch, segments_of
+from llm_training.cache.batch import IGNORED_LABEL, Batch, PackedRows, empty_rows, segments_of
 from llm_training.cache.chunk import ChunkTokens
+from llm_training.cache.encoding import token_type
+from llm_training.cache.files import CacheFiles
 from llm_training.cache.packing import STREAM_STRATEGIES, RowPlan
 from llm_training.cache.pins import Pin, check_pin
-from llm_training.cache.store import TRAIN, VALIDATION, ChunkStore
+from llm_training.cache.store import TRAIN, ChunkStore
 from llm_training.cache.view import PackedView
 from llm_training.errors import IntegrityError
 
 DEFAULT_MEMORY_BYTES = 1 << 29
+PART_TOKENS = 1 << 18
+
+# Number of a chunk, and of a part of its rows.
+Part = tuple[int, int]
 
 Int64Array = NDArray[np.int64]
 
@@ -55,7 +63,7 @@ class PackedDataset:
     Args:
         store, view: of the same dataset.
         pin: the chunks to read; rows are numbered along it.
-        memory_bytes: decoded chunks kept at most (one is kept however large).
+        memory_bytes: decoded rows kept at most (what a call asks for is kept however large).
         with_segments: fill in `Batch.segment_ids`.
 
     Raises:
@@ -73,8 +81,13 @@ class PackedDataset:
         self._with_segments = with_segments
         self._numbers = pin.numbers
         self._row_ends = np.cumsum([view.records[number].num_rows for number in self._numbers])
-        self._chunks: OrderedDict[int, PackedRows] = OrderedDict()
-        self._lock = threading.Lock()
+        self._row_starts = np.concatenate([np.zeros(1, dtype=np.int64), self._row_ends[:-1]])
+        self._part_rows = max(1, PART_TOKENS // view.settings.sequence_length)
+        self._parts: OrderedDict[Part, PackedRows] = OrderedDict()
+        self._held_bytes = 0
+        self._expected: frozenset[Part] | None = None
+        self._decoding: set[int] = set()
+        self._changed = threading.Condition()
 
     def __len__(self) -> int:
         return int(self._row_ends[-1])
@@ -92,11 +105,15 @@ class PackedDataset:
             IntegrityError: a chunk is damaged; the message names its file.
             StorageError: a chunk cannot be read.
         """
-        batch = empty_batch(len(indices), self.sequence_length)
+        gathered = empty_rows(len(indices), self.sequence_length, token_type(self.store.settings.vocab_size))
         slots, local = self._locate(indices)
-        for slot in np.unique(slots):
-            places = np.flatnonzero(slots == slot)
-            self._packed(self._numbers[slot]).copy_rows(local[places], places, batch)
+        parts = local // self._part_rows
+        keys = slots * (int(parts.max(initial=0)) + 1) + parts
+        by_part = np.argsort(keys, kind="stable")
+        for places in np.split(by_part, np.flatnonzero(np.diff(keys[by_part])) + 1) if len(keys) else ():
+            slot, part = int(slots[places[0]]), int(parts[places[0]])
+            self._part(self._numbers[slot], part).copy_rows(local[places] - part * self._part_rows, places, gathered)
+        batch = gathered.to_batch()
         if not self._with_segments:
             return batch
         return Batch(batch.input_ids, batch.labels, segments_of(batch.input_ids, self.store.settings.separator_id))
@@ -123,22 +140,81 @@ class PackedDataset:
         if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
             raise IndexError(f"row numbers go from 0 to {len(self) - 1}, {indices.min()} .. {indices.max()} were asked for")
         slots = np.searchsorted(self._row_ends, indices, side="right")
-        starts = np.concatenate([np.zeros(1, dtype=np.int64), self._row_ends[:-1]])
-        return slots, indices - starts[slots]
+        return slots, indices - self._row_starts[slots]
 
-    def _packed(self, number: int) -> PackedRows:
-        with self._lock:
-            if number in self._chunks:
-                self._chunks.move_to_end(number)
-                return self._chunks[number]
+    @property
+    def held_bytes(self) -> int:
+        """Decoded rows in memory now."""
+        return self._held_bytes
+
+    @property
+    def memory_bytes(self) -> int:
+        """Decoded rows kept at most."""
+        return self._memory_bytes
+
+    def parts_of(self, indices: Int64Array) -> list[Part]:
+        """The parts that hold these rows, each once, in order of first use."""
+        slots, local = self._locate(indices)
+        parts = local // self._part_rows
+        count = int(parts.max(initial=0)) + 1
+        keys, first = np.unique(slots * count + parts, return_index=True)
+        return [(self._numbers[int(key) // count], int(key) % count) for key in keys[np.argsort(first)]]
+
+    def part_bytes(self) -> int:
+        """Memory of one whole part."""
+        width = token_type(self.store.settings.vocab_size).itemsize * self.sequence_length + 12
+        return self._part_rows * width
+
+    def expect(self, parts: Iterable[Part] | None) -> None:
+        """Keep these parts of what is decoded from now on, and no others; None keeps all."""
+        self._expected = None if parts is None else frozenset(parts)
+
+    def prepare(self, part: Part) -> None:
+        """Decode a part (and with it all expected parts of its chunk) unless it is there. Raises as `rows`."""
+        self._part(*part)
+
+    def _part(self, number: int, part: int) -> PackedRows:
+        with self._changed:
+            while True:
+                held = self._parts.get((number, part))
+                if held is not None:
+                    self._parts.move_to_end((number, part))
+                    return held
+                if number not in self._decoding:
+                    break
+                # Another thread decodes this chunk. It may not keep the part, so look again afterwards.
+                self._changed.wait()
+            self._decoding.add(number)
+        try:
+            packed = self._decode(number)
+            with self._changed:
+                return self._keep(number, packed, part)
+        finally:
+            with self._changed:
+                self._decoding.discard(number)
+                self._changed.notify_all()
+
+    def _decode(self, number: int) -> PackedRows:
         plan = self.view.read_plan(number)
         chunk = self.store.read(TRAIN, number)
-        packed = lay_out(plan, chunk, self.store.settings.separator_id, self.view.settings.strategy, str(self.view.path(number)))
-        with self._lock:
-            self._chunks[number] = packed
-            while len(self._chunks) > 1 and sum(held.num_bytes for held in self._chunks.values()) > self._memory_bytes:
-                self._chunks.popitem(last=False)
-        return packed
+        return lay_out(plan, chunk, self.store.settings.separator_id, self.view.settings.strategy, str(self.view.path(number)))
+
+    def _keep(self, number: int, packed: PackedRows, wanted: int) -> PackedRows:
+        """Cut the rows of a chunk into parts, keep the expected ones, and drop those longest unused beyond the limit."""
+        size, count = self._part_rows, -(-len(packed.num_tokens) // self._part_rows)
+        expected = self._expected
+        kept = [part for part in range(count) if part != wanted and (expected is None or (number, part) in expected)]
+        for part in (*kept, wanted):
+            rows = packed.part(part * size, (part + 1) * size)
+            self._held_bytes += rows.num_bytes - self._drop((number, part))
+            self._parts[number, part] = rows
+            while self._held_bytes > self._memory_bytes and len(self._parts) > 1:
+                self._held_bytes -= self._drop(next(iter(self._parts)))
+        return self._parts[number, wanted]
+
+    def _drop(self, key: Part) -> int:
+        rows = self._parts.pop(key, None)
+        return 0 if rows is None else rows.num_bytes
 
 
 def lay_out(plan: RowPlan, chunk: ChunkTokens, separator_id: int, strategy: str, where: str = "") -> PackedRows:
@@ -166,26 +242,6 @@ def _last_labels(ends: Int64Array, chunk: ChunkTokens, separator_id: int, strate
     return labels
 
 
-def held_out_documents(store: ChunkStore, slices: Sequence[int] | None = None) -> tuple[NDArray[np.unsignedinteger], Int64Array]:
-    """The frozen validation set: all tokens, and ``[D + 1]`` document offsets into them, without separators.
-
-    Args:
-        slices: those whose held-out documents are wanted; None: of all slices of the first plan.
-
-    Raises:
-        IntegrityError: a chunk is missing or damaged.
-        StorageError: it cannot be read.
-    """
-    tokens, lengths = [], [np.zeros(1, dtype=np.int64)]
-    for number in range(store.validation_slices) if slices is None else slices:
-        chunk = store.read(VALIDATION, number)
-        is_text = chunk.tokens != store.settings.separator_id
-        tokens.append(chunk.tokens[is_text])
-        ends = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(is_text)])[chunk.document_offsets]
-        lengths.append(np.diff(ends))
-    return np.concatenate([np.zeros(0, dtype=np.uint8), *tokens]), np.cumsum(np.concatenate(lengths))
-
-
 def _check_open(store: ChunkStore, view: PackedView, pin: Pin) -> None:
     """Identity, recorded contents, and presence and size of every file: what can be checked without reading content."""
     where = str(view.directory)
@@ -197,14 +253,13 @@ def _check_open(store: ChunkStore, view: PackedView, pin: Pin) -> None:
         chunk, record = store.records[TRAIN].get(number), view.records[number]
         if chunk is None or chunk.content != record.content:
             raise IntegrityError(f"the rows of chunk {number} are not of its tokens", where=where, remedy=REPAIR)
-        _check_size(store.path(TRAIN, number), chunk.num_bytes)
-        _check_size(view.path(number), record.num_bytes)
+        _check_size(store.files, store.path(TRAIN, number), chunk.num_bytes)
+        _check_size(view.files, view.path(number), record.num_bytes)
 
 
-def _check_size(path: Path, num_bytes: int) -> None:
-    try:
-        found = path.lstat().st_size
-    except OSError as error:
-        raise IntegrityError(f"cannot be opened ({error.strerror})", where=str(path), remedy=REPAIR) from error
+def _check_size(files: CacheFiles, path: Path, num_bytes: int) -> None:
+    found = files.size(path)
+    if found is None:
+        raise IntegrityError("cannot be opened (no such file)", where=str(path), remedy=REPAIR)
     if found != num_bytes:
         raise IntegrityError(f"file has {found} bytes, its metadata says {num_bytes}", where=str(path), remedy=REPAIR)

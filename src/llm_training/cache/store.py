@@ -22,11 +22,11 @@ from typing import Any
 
 from llm_training.cache.arrow_file import REPAIR, check_bytes
 from llm_training.cache.chunk import ChunkHeader, ChunkRecord, ChunkTokens, Provenance, read_chunk, read_provenance
+from llm_training.cache.files import LOCAL_FILES, CacheFiles
 from llm_training.cache.sealed import parse_content, read_sealed, write_sealed
 from llm_training.errors import IntegrityError, StorageError
 from llm_training.storage.append import read_jsonl
 from llm_training.storage.durable import make_directory, remove_file
-from llm_training.storage.reading import read_bytes
 
 METADATA_NAME = "cache_metadata.json"
 PLAN_NAME = "plan.json"
@@ -75,8 +75,17 @@ def chunk_name(number: int) -> str:
 class ChunkStore:
     """A store on disk. Holds no open files; many may read while one process (which holds the lock) builds."""
 
-    def __init__(self, directory: Path, settings: StoreSettings, plan: Sequence[Any], validation_slices: int, records: Records) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: StoreSettings,
+        plan: Sequence[Any],
+        validation_slices: int,
+        records: Records,
+        files: CacheFiles = LOCAL_FILES,
+    ) -> None:
         self.directory = directory
+        self.files = files
         self.settings = settings
         self.plan = plan
         self.validation_slices = validation_slices
@@ -98,8 +107,13 @@ class ChunkStore:
         return ChunkStore(directory, settings, slices, validation_slices, {TRAIN: {}, VALIDATION: {}})
 
     @staticmethod
-    def open(directory: Path) -> ChunkStore:
-        """Read plan, metadata and journal. Raises IntegrityError when there is none or one is damaged, StorageError."""
+    def open(directory: Path, files: CacheFiles = LOCAL_FILES) -> ChunkStore:
+        """Read plan, metadata and journal; ``files`` says where chunks come from.
+
+        Raises:
+            IntegrityError: there is none, or one is damaged.
+            StorageError: one cannot be read.
+        """
         if not (directory / METADATA_NAME).exists():
             raise IntegrityError("no cache here", where=str(directory), remedy="build it with llm-build-cache")
         # The journal first: a builder that commits meanwhile moves its records into the metadata and removes it.
@@ -110,7 +124,7 @@ class ChunkStore:
         def parse() -> ChunkStore:
             settings = StoreSettings(**metadata["settings"])
             records = {split: _by_number(metadata[split]) for split in (TRAIN, VALIDATION)}
-            return ChunkStore(directory, settings, plan["slices"], plan["validation_slices"], records)
+            return ChunkStore(directory, settings, plan["slices"], plan["validation_slices"], records, files)
 
         store = parse_content(directory / METADATA_NAME, parse)
         if plan["fingerprint"] != store.settings.fingerprint:
@@ -203,9 +217,9 @@ class ChunkStore:
     def _read_bytes(self, split: str, number: int) -> tuple[ChunkRecord, bytes]:
         path = self.path(split, number)
         record = self.records[split].get(number)
-        if record is None or not path.exists():
+        if record is None or self.files.size(path) is None:
             raise IntegrityError(f"chunk {number} is missing", where=str(path), remedy=REPAIR)
-        return record, read_bytes(path, max_bytes=record.num_bytes)
+        return record, self.files.read(path, record.num_bytes, record.sha256)
 
     def problems(self, *, hashes: bool) -> list[Problem]:
         """Recorded chunks whose file is missing or wrong: in size, and with ``hashes`` in content. Not raised but listed."""
@@ -217,15 +231,14 @@ class ChunkStore:
         return found
 
     def _fault(self, path: Path, record: ChunkRecord, hashes: bool) -> str:
-        try:
-            size = path.lstat().st_size
-        except OSError as error:
-            return f"{path}: {error.strerror}"
+        size = self.files.size(path)
+        if size is None:
+            return f"{path}: no such file"
         if size != record.num_bytes:
             return f"{path}: {size} bytes, expected {record.num_bytes}"
         if hashes:
             try:
-                check_bytes(read_bytes(path, max_bytes=record.num_bytes), record.num_bytes, record.sha256, str(path))
+                check_bytes(self.files.read(path, record.num_bytes, record.sha256), record.num_bytes, record.sha256, str(path))
             except (IntegrityError, StorageError) as error:
                 return f"{path}: {error.what}"
         return ""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from llm_training.cache.arrow_file import REPAIR, declared_bytes
 from llm_training.cache.chunk import ChunkRecord
+from llm_training.cache.files import LOCAL_FILES, CacheFiles
 from llm_training.cache.packing import PackingStats, RowPlan, measure, pack, strategy_named
 from llm_training.cache.row_plan import DEFAULT_STRATEGY, PlanRecord, ViewSettings, decode_plan, encode_plan
 from llm_training.cache.sealed import parse_content, read_sealed, write_sealed
@@ -26,7 +27,6 @@ from llm_training.storage.durable import make_directory, write_bytes
 from llm_training.storage.faults import crash_point
 from llm_training.storage.hashing import record_of
 from llm_training.storage.locks import FileLock
-from llm_training.storage.reading import read_bytes
 
 VIEWS_DIRECTORY = "packed_sequences"
 VERSION = 1
@@ -49,14 +49,20 @@ def view_directory(cache_directory: Path, settings: ViewSettings) -> Path:
 class PackedView:
     """A view on disk, ready to read. ``records`` holds the row plans by chunk number."""
 
-    def __init__(self, directory: Path, settings: ViewSettings, records: dict[int, PlanRecord]) -> None:
+    def __init__(self, directory: Path, settings: ViewSettings, records: dict[int, PlanRecord], files: CacheFiles = LOCAL_FILES) -> None:
         self.directory = directory
+        self.files = files
         self.settings = settings
         self.records = records
 
     @staticmethod
-    def open(directory: Path) -> PackedView:
-        """Read the metadata. Raises IntegrityError when there is none or it is damaged, StorageError."""
+    def open(directory: Path, files: CacheFiles = LOCAL_FILES) -> PackedView:
+        """Read the metadata; ``files`` says where row plans come from.
+
+        Raises:
+            IntegrityError: there is none, or it is damaged.
+            StorageError: it cannot be read.
+        """
         path = directory / METADATA_NAME
         if not path.exists():
             raise IntegrityError("no packed view here", where=str(directory), remedy="build it with llm-build-cache")
@@ -64,7 +70,7 @@ class PackedView:
 
         def parse() -> PackedView:
             records = [PlanRecord(**entry) for entry in metadata["chunks"]]
-            return PackedView(directory, ViewSettings(**metadata["settings"]), {record.number: record for record in records})
+            return PackedView(directory, ViewSettings(**metadata["settings"]), {record.number: record for record in records}, files)
 
         return parse_content(path, parse)
 
@@ -90,10 +96,7 @@ class PackedView:
         record = self.records.get(number)
         if record is None or record.content != chunk.content:
             return False
-        try:
-            return self.path(number).lstat().st_size == record.num_bytes
-        except OSError:
-            return False
+        return self.files.size(self.path(number)) == record.num_bytes
 
     def problems(self) -> list[str]:
         """Recorded row plans that cannot be read and verified, as one line each; reads them all."""
@@ -109,9 +112,9 @@ class PackedView:
     def read_plan(self, number: int) -> RowPlan:
         """Read, check and decode the row plan of a chunk. Raises IntegrityError naming the file; StorageError."""
         path, record = self.path(number), self.records.get(number)
-        if record is None or not path.exists():
+        if record is None or self.files.size(path) is None:
             raise IntegrityError(f"row plan {number} is missing", where=str(path), remedy=REPAIR)
-        data = read_bytes(path, max_bytes=record.num_bytes)
+        data = self.files.read(path, record.num_bytes, record.sha256)
         return decode_plan(data, record, self.settings, str(path))
 
 

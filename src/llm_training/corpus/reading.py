@@ -119,7 +119,7 @@ def edited(span: Span) -> IntegrityError:
     return IntegrityError(
         f"bytes {span.start:,} to {span.stop:,} changed after they were planned",
         where=span.file,
-        remedy="restore the file, or build anew under another name (--dataset-name, --force-rebuild); appending is always possible",
+        remedy="restore the file, or use another --cache.name, or llm-build-cache --force-rebuild; appending is always possible",
     )
 
 

@@ -10,20 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 IGNORED = -100
 
 
+class TokenSlices(Protocol):
+    """Tokens that are read by slice: an array, or something that reads them from elsewhere."""
+
+    def __getitem__(self, part: slice, /) -> np.ndarray:
+        """The tokens of a slice without a step."""
+        ...
+
+
 @dataclass(frozen=True)
 class Documents:
-    """Held-out documents as one array: document d is ``tokens[offsets[d]:offsets[d + 1]]``, without separators.
+    """Held-out documents as one sequence: document d is ``tokens[offsets[d]:offsets[d + 1]]``, without separators.
 
     Where they are of several sources, ``sources[d]`` is the index of document d's in ``source_names``.
     """
 
-    tokens: np.ndarray
+    tokens: TokenSlices
     offsets: np.ndarray
     sources: np.ndarray | None = None
     source_names: tuple[str, ...] = ()
@@ -120,9 +129,8 @@ def batches(documents: Documents, windows: Windows, *, separator_id: int, batch_
         for row in range(len(chosen)):
             begin = int(documents.offsets[chosen.document[row]])
             start, count, scored = int(chosen.start[row]), int(chosen.num_inputs[row]), int(chosen.num_scored[row])
-            targets = documents.tokens[begin + start : begin + start + count]
-            labels[row, count - scored : count] = targets[count - scored :]
-            inputs[row, 1:count] = targets[: count - 1]
-            if start:
-                inputs[row, 0] = documents.tokens[begin + start - 1]
+            before = 1 if start else 0
+            stream = documents.tokens[begin + start - before : begin + start + count]
+            labels[row, count - scored : count] = stream[before + count - scored :]
+            inputs[row, 1 - before : count] = stream[:-1]
         yield inputs, labels

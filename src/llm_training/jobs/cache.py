@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llm_training.cache.build import BuildResult
@@ -12,13 +12,17 @@ from llm_training.cache.packing import STRATEGIES
 from llm_training.cache.store import METADATA_NAME, ChunkStore
 from llm_training.cache.view import VIEWS_DIRECTORY, PackedView, build_view
 from llm_training.config.root import Config
+from llm_training.corpus import Plan
 from llm_training.errors import ConfigError, IntegrityError
-from llm_training.events import EventBus
-from llm_training.jobs import datasets
+from llm_training.events import EventBus, Progress
+from llm_training.jobs import datasets, remote_data
+from llm_training.jobs.clean_reading import clean_reading
 from llm_training.jobs.planning import choose_shape
 from llm_training.runtime.device import Device
 from llm_training.runtime.signals import stop_on_signals
 from llm_training.runtime.world import World
+from llm_training.storage.remote import is_remote, without_password
+from llm_training.tokenizer.tokenizer import Tokenizer
 
 # The dial is asked for vocabulary and length only; this is the compute of a small run on two cores, so that building the
 # cache beforehand and training afterwards on such a machine agree.
@@ -45,6 +49,7 @@ class CacheReport:
     details: tuple[str, ...]
     verified: bool | None = None
     left: int = 0
+    published: str = ""
 
     def lines(self) -> Sequence[str]:
         """For people."""
@@ -54,9 +59,10 @@ class CacheReport:
         rows = [f"rows   {self.view}"] if self.view else []
         verified = ["every chunk and every row plan verified"] if self.verified else []
         repaired = [f"repaired: {reason}" for reason in self.repaired]
+        published = [self.published] if self.published else []
         ignored = [f"ignored, not ours: {name}" for name in self.ignored]
         left = [f"{self.left:,} chunks are left for the next build"] if self.left else []
-        return [*self.details, *built, *left, *repaired, *ignored, *verified, f"tokens {self.directory}", *rows]
+        return [*self.details, *built, *left, *repaired, *ignored, *verified, f"tokens {self.directory}", *rows, *published]
 
 
 def build(
@@ -66,15 +72,18 @@ def build(
     force_rebuild: bool = False,
     verify: bool = False,
     max_chunks: int | None = None,
+    publish: str | None = None,
     bus: EventBus | None = None,
 ) -> CacheReport:
     """Build what is missing; with ``verify`` check everything and build nothing.
 
     Args:
         max_chunks: build at most so many chunks now; the next call builds on.
+        publish: a remote folder (``s3://bucket/prefix``) that the finished dataset is sent to.
 
     Raises:
-        ConfigError: ``max_chunks`` below 1, or with ``force_rebuild``, which swaps only what is whole.
+        ConfigError: ``max_chunks`` below 1, or with ``force_rebuild``, which swaps only what is whole; the cache itself is
+            remote (it is built locally and published), or ``publish`` is not.
         IntegrityError: ``verify`` found damage (all of it named), or the cache under this name holds other data.
         DataError, StorageError, LockedError, StoppedEarly: see the rooms.
     """
@@ -82,6 +91,8 @@ def build(
         what = "--chunks cannot go with --force-rebuild" if force_rebuild else f"--chunks is {max_chunks}, at least 1 can be built"
         raise ConfigError(what, remedy="leave --chunks out to build everything")
     bus = bus or EventBus()
+    if is_remote(config.cache.dir):
+        return _verify_remote(config, verify=verify)
     cache = Path(config.cache.dir)
     with stop_on_signals() as stop:
         scanned = datasets.scan_data(config, bus, World(), is_fresh=force_rebuild)
@@ -98,7 +109,7 @@ def build(
             name or scanned.name,
             sources=scanned.corpus.fingerprint,
             tokenizer=tokenizer.fingerprint,
-            cleaning=[],
+            cleaning=clean_reading(config.data).identity(),
             is_explicit=name is not None,
         )
         if verify:
@@ -110,7 +121,34 @@ def build(
         store = ChunkStore.open(store_directory(cache, identity))
         view = build_view(cache, store, choice.sequence_length, config.cache.packing_strategy, check_content=mode == "inverse")
         update_registry(cache)
-    return _report(store, view, result)
+        sent = _publish(config, store, tokenizer, scanned.plan, publish, bus) if publish else ""
+    return replace(_report(store, view, result), published=sent)
+
+
+def _publish(config: Config, store: ChunkStore, tokenizer: Tokenizer, plan: Plan, url: str, bus: EventBus) -> str:
+    """Send the store and all its views; returns a line for people."""
+
+    def report(done: int, total: int) -> None:
+        bus.publish(Progress(task="Publish", done=done, total=total, unit="files"))
+
+    views = [PackedView.open(path) for path in _view_directories(Path(config.cache.dir), store.settings.dataset)]
+    sent = remote_data.publish_dataset(config.cache, store, views, tokenizer, plan, url, report)
+    return f"published to {without_password(url)}: {sent.num_sent:,} files sent ({sent.sent_bytes:,} bytes), {sent.num_kept:,} were there"
+
+
+def _verify_remote(config: Config, *, verify: bool) -> CacheReport:
+    """Read all of a published dataset; nothing is built there."""
+    if not verify:
+        remedy = "build with a local --cache.dir and add --publish, or check this one with --verify"
+        raise ConfigError("a remote cache is not built in place", where=without_password(config.cache.dir), remedy=remedy)
+    dataset = remote_data.open_remote_dataset(config.cache)
+    problems = [problem.reason for problem in dataset.store.problems(hashes=True)]
+    view = dataset.published_view(config.cache.sequence_length, config.cache.packing_strategy)
+    problems += view.problems() if view else []
+    if problems:
+        what = f"{len(problems)} parts of the cache are damaged: {'; '.join(problems)}"
+        raise IntegrityError(what, where=dataset.cache.remote.url, remedy="publish it again from a whole cache")
+    return _report(dataset.store, view, None)
 
 
 def _report(store: ChunkStore, view: PackedView | None, result: BuildResult | None) -> CacheReport:

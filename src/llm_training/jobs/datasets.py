@@ -17,8 +17,8 @@ import orjson
 
 from llm_training.cache.build import BuildProgress, build_store
 from llm_training.cache.catalog import Identity, make_identity, store_directory, update_registry
+from llm_training.cache.held_out import held_out_documents
 from llm_training.cache.mixture import Part
-from llm_training.cache.reader import held_out_documents
 from llm_training.cache.sealed import digest, read_sealed, write_sealed
 from llm_training.cache.store import TRAIN, ChunkStore, StoreSettings
 from llm_training.cache.store import VALIDATION as HELD_OUT
@@ -30,21 +30,25 @@ from llm_training.corpus import TEST, VALIDATION, Corpus, CorpusSettings, Plan, 
 from llm_training.errors import DataError, IntegrityError, StoppedEarly
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
+from llm_training.jobs.clean_reading import CleanReading, clean_reading
 from llm_training.jobs.mixture import configured_sources, mixture_of, source_names, source_of_slice
 from llm_training.jobs.models import locate_model
 from llm_training.jobs.recorded import recorded_start
+from llm_training.jobs.remote_data import PLAN_KIND, PLAN_VERSION, RemoteDataset, open_dataset, open_remote_dataset
 from llm_training.jobs.waiting import wait_for_chunks
 from llm_training.runtime.device import usable_cores
 from llm_training.runtime.signals import StopFlag
 from llm_training.runtime.world import World
-from llm_training.storage.durable import make_directory
+from llm_training.storage.durable import make_directory, write_bytes
 from llm_training.storage.reading import read_json
+from llm_training.storage.remote import is_remote
 from llm_training.storage.runs import RunLayout
 from llm_training.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llm_training.tokenizer.train import train_tokenizer
 
 PLANS_DIRECTORY, TOKENIZERS_DIRECTORY = "plans", "tokenizers"
-_PLAN_KIND, _PLAN_VERSION = "llm-training corpus plan", 1
+# The convention of bford.info/cachedir.
+CACHE_TAG, CACHE_SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n# A token cache of llm-training.\n"
 # Starting a process costs seconds of imports, and the encoder itself already uses several threads: on two cores one process
 # packs 80 MB faster than two (benchmarks/results/tokenize_and_pack.json).
 BYTES_WORTH_A_PROCESS = 1_000_000_000
@@ -58,6 +62,7 @@ class ScannedData:
     plan: Plan
     train_bytes: int
     tokenizer: Tokenizer | None
+    remote: RemoteDataset | None = None
 
     @property
     def name(self) -> str:
@@ -142,6 +147,8 @@ def scan_data(
     Raises:
         DataError, IntegrityError, StorageError: from the sources and the plan.
     """
+    if is_remote(config.cache.dir):
+        return _scan_remote(config, bus)
     corpus = open_sources(config)
     if world.is_main:
         plan = _planned(corpus, config, bus, is_fresh=is_fresh, may_rescan=may_rescan)
@@ -152,12 +159,21 @@ def scan_data(
     return ScannedData(corpus, plan, _train_bytes(plan, corpus.settings.validation_fraction), _known_tokenizer(config, resumed, bus))
 
 
+def _scan_remote(config: Config, bus: EventBus) -> ScannedData:
+    """The dataset of a remote cache; it was scanned where it was built."""
+    remote = open_remote_dataset(config.cache)
+    bus.publish(Notice(message=f"reading {remote.store.settings.dataset} from {remote.cache.remote.url}; data.sources are not read"))
+    fraction = 0.0 if config.data.validation_sources else config.data.validation_fraction
+    corpus = Corpus(remote.name, (), CorpusSettings(), remote.store.settings.fingerprint)
+    return ScannedData(corpus, remote.plan, _train_bytes(remote.plan, fraction), remote.tokenizer, remote)
+
+
 def _plan_path(corpus: Corpus, config: Config) -> Path:
     return Path(config.cache.dir) / PLANS_DIRECTORY / f"{config.cache.name or corpus.name}-{corpus.fingerprint[:8]}.json"
 
 
 def _read_plan(path: Path) -> Plan | None:
-    return Plan.from_json(read_sealed(path, _PLAN_KIND, _PLAN_VERSION)["plan"]) if path.exists() else None
+    return Plan.from_json(read_sealed(path, PLAN_KIND, PLAN_VERSION)["plan"]) if path.exists() else None
 
 
 def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool, may_rescan: bool) -> Plan:
@@ -166,10 +182,20 @@ def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool, m
     if previous is not None and not may_rescan:
         return previous
     plan = make_plan(corpus, previous, notify=lambda line: bus.publish(Notice(message=line)))
+    if plan != previous and plan.skipped:
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(plan.skipped.items()))
+        bus.publish(Notice(message=f"left out of the sources: {counts}", level="warning"))
     if plan != previous:
         make_directory(path.parent)
-        write_sealed(path, {"kind": _PLAN_KIND, "version": _PLAN_VERSION, "plan": plan.to_json()})
+        _tag_as_cache(Path(config.cache.dir))
+        write_sealed(path, {"kind": PLAN_KIND, "version": PLAN_VERSION, "plan": plan.to_json()})
     return plan
+
+
+def _tag_as_cache(directory: Path) -> None:
+    """Mark the directory for backup programs, and for us when somebody trains on a folder around it."""
+    if not (directory / CACHE_TAG).exists():
+        write_bytes(directory / CACHE_TAG, CACHE_SIGNATURE)
 
 
 def _train_bytes(plan: Plan, validation_fraction: float) -> int:
@@ -212,12 +238,14 @@ def pack_data(
     """
     if not world.is_main:
         world.wait_patiently()
+    if scanned.remote is not None:
+        return _open_remote(scanned, scanned.remote, config, world, sequence_length, held_out_slices)
     tokenizer, directory = load_or_train_tokenizer(scanned, config, bus, vocab_size=vocab_size)
     identity = make_identity(
         config.cache.name or scanned.name,
         sources=scanned.corpus.fingerprint,
         tokenizer=tokenizer.fingerprint,
-        cleaning=[],
+        cleaning=clean_reading(config.data).identity(),
         is_explicit=config.cache.name is not None,
     )
     cache = Path(config.cache.dir)
@@ -235,6 +263,22 @@ def pack_data(
         store = ChunkStore.open(store_directory(cache, identity))
         settings = ViewSettings(identity.name, identity.fingerprint, tokenizer.fingerprint, sequence_length, config.cache.packing_strategy)
         view = PackedView.open(view_directory(cache, settings))
+    return _prepared(scanned, config, world, tokenizer, store, view, held_out_slices)
+
+
+def _open_remote(
+    scanned: ScannedData, remote: RemoteDataset, config: Config, world: World, sequence_length: int, held_out_slices: list[int] | None
+) -> PreparedData:
+    view = remote.view(sequence_length, config.cache.packing_strategy, may_build=world.is_main)
+    if world.is_main:
+        world.wait_patiently()
+    return _prepared(scanned, config, world, remote.tokenizer, remote.store, view, held_out_slices)
+
+
+def _prepared(
+    scanned: ScannedData, config: Config, world: World, tokenizer: Tokenizer, store: ChunkStore, view: PackedView,
+    held_out_slices: list[int] | None,
+) -> PreparedData:  # fmt: skip
     if config.cache.validation:
         _verify(store)
     if held_out_slices is None:
@@ -242,7 +286,7 @@ def pack_data(
     agreed = world.broadcast(held_out_slices)
     assert isinstance(agreed, list)
     return PreparedData(
-        name=identity.name,
+        name=store.settings.dataset,
         tokenizer=tokenizer,
         store=store,
         view=view,
@@ -282,7 +326,7 @@ def build_cache(
         store_directory(Path(config.cache.dir), identity),
         settings,
         [orjson.loads(orjson.dumps(piece.to_json())) for piece in scanned.plan.slices],
-        functools.partial(_open_for_build, scanned.corpus, scanned.plan, directory),
+        functools.partial(_open_for_build, scanned.corpus, scanned.plan, directory, clean_reading(config.data)),
         mode=mode,
         workers=min(workers, max(1, len(scanned.plan.slices))),
         progress=report,
@@ -295,8 +339,8 @@ def build_cache(
     return result
 
 
-def _open_for_build(corpus: Corpus, plan: Plan, tokenizer_directory: Path) -> tuple[Any, Tokenizer]:
-    return SliceReader(corpus, plan).read_slice, load_tokenizer(tokenizer_directory)
+def _open_for_build(corpus: Corpus, plan: Plan, tokenizer_directory: Path, cleaning: CleanReading) -> tuple[Any, Tokenizer]:
+    return cleaning.of_slices(SliceReader(corpus, plan).read_slice), load_tokenizer(tokenizer_directory)
 
 
 def load_or_train_tokenizer(
@@ -315,7 +359,8 @@ def load_or_train_tokenizer(
         return scanned.tokenizer, directory
     settings = config.tokenizer
     # The key names the sources and settings, not the content: growth never trains the tokenizer again.
-    key = digest([scanned.corpus.fingerprint, vocab_size, settings.min_frequency, settings.max_training_bytes])
+    cleaning = clean_reading(config.data)
+    key = digest([scanned.corpus.fingerprint, vocab_size, settings.min_frequency, settings.max_training_bytes, *cleaning.identity()])
     directory = folder / f"{scanned.name}-{vocab_size}-{key[:8]}"
     if not (directory / "tokenizer.json").exists():
         if not may_train:
@@ -323,7 +368,7 @@ def load_or_train_tokenizer(
         reader = SliceReader(scanned.corpus, scanned.plan)
         total = min(scanned.train_bytes, scanned.plan.num_bytes)
         trained = train_tokenizer(
-            (document.text for document in reader.documents(TRAIN)),
+            (document.text for document in cleaning.opened()(reader.documents(TRAIN))),
             vocab_size,
             min_frequency=settings.min_frequency,
             max_training_bytes=settings.max_training_bytes,
@@ -376,8 +421,7 @@ def held_out_of_run(checkpoint: Path, tokenizer: Tokenizer) -> Documents:
         raise DataError("no text to score was given, and the model does not lie in a run", remedy="give --test-data")
     dataset = str(read_json(checkpoint / STATE_FILE)["facts"]["dataset"])
     config = load_config([str(run.config)]).config
-    cache = Path(config.cache.dir)
-    store = ChunkStore.open(store_directory(cache, Identity(dataset, "")))
+    store = open_dataset(config.cache, dataset)
     store.require_tokenizer(tokenizer.fingerprint)
     return _held_out(store, recorded_start(run).get("held_out_slices"), source_names(config.data))
 
@@ -386,9 +430,9 @@ def _held_out(store: ChunkStore, slices: Sequence[int] | None, names: Sequence[s
     """Held-out documents of these slices (None: of all), and where there are several sources, which one each is of."""
     slices = range(store.validation_slices) if slices is None else slices
     tokens, offsets = held_out_documents(store, slices)
-    if len(names) < 2:
-        return Documents(tokens, offsets)
     of_slice = source_of_slice(store)
+    if len(names) < 2 or max(of_slice.values(), default=0) >= len(names):  # a published cache knows no names
+        return Documents(tokens, offsets)
     counts = [store.records[HELD_OUT][number].num_documents for number in slices]
     return Documents(tokens, offsets, np.repeat([of_slice[number] for number in slices], counts).astype(np.int64), tuple(names))
 

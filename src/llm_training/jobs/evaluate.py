@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from llm_training.cache.encoding import ENCODE_CHARACTERS, token_type
+from llm_training.cache.spool import ArraySpool
 from llm_training.corpus.corpus import open_corpus
 from llm_training.corpus.document import CorpusSettings
 from llm_training.errors import ConfigError, DataError
@@ -95,11 +99,27 @@ def _documents(loaded: LoadedModel, test_data: Sequence[str], text_field: str) -
     if not test_data:
         return held_out_of_run(loaded.path, loaded.tokenizer)
     corpus = open_corpus(test_data, CorpusSettings(text_field=text_field, validation_fraction=0.0, skip_bad=False))
-    texts = list(read_texts(corpus))
-    if not texts:
+    ids, lengths = ArraySpool(token_type(loaded.tokenizer.vocab_size)), [np.zeros(1, dtype=np.int64)]
+    for texts in _batched(read_texts(corpus)):
+        flat, offsets = loaded.tokenizer.encode_documents(texts)
+        ids.append(flat)
+        lengths.append(np.diff(offsets))
+    if len(lengths) == 1:
         raise DataError("there is no text to score", where=", ".join(test_data), remedy="give files with text")
-    ids, offsets = loaded.tokenizer.encode_documents(texts)
-    return Documents(ids, offsets)
+    return Documents(ids, np.cumsum(np.concatenate(lengths)))
+
+
+def _batched(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts in groups of a few megabytes, so that no more than that is held."""
+    group, characters = [], 0
+    for text in texts:
+        group.append(text)
+        characters += len(text)
+        if characters >= ENCODE_CHARACTERS:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
 
 
 def _score(

@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from llm_training.cache.batch import Batch
 from llm_training.cache.loader import BatchLoader
 from llm_training.cache.mixture import MixedOrder
 from llm_training.cache.pins import Pin
@@ -21,12 +22,18 @@ PATIENCE_SECONDS = 20.0
 _POLL_SECONDS = 0.1
 
 
-class Feed:
-    """Micro-batches by step from the packed cache, and the growth of it."""
+def _micro_batch(batch: Batch, part: slice) -> MicroBatch:
+    segment_ids = None if batch.segment_ids is None else torch.from_numpy(batch.segment_ids[part])
+    return MicroBatch(torch.from_numpy(batch.input_ids[part]), torch.from_numpy(batch.labels[part]), segment_ids)
 
-    def __init__(self, context: RunContext, plan: TrainingPlan, pin: Pin, micro_batch: int) -> None:
+
+class Feed:
+    """Micro-batches by step from the packed cache, and the growth of it. ``with_documents``: number the documents of each row."""
+
+    def __init__(self, context: RunContext, plan: TrainingPlan, pin: Pin, micro_batch: int, *, with_documents: bool = False) -> None:
         self._context = context
         self.store, self.view = context.data.store, context.data.view
+        self._with_documents = with_documents
         self.pin = pin
         self.micro_batch = micro_batch
         self.plan = plan
@@ -38,11 +45,14 @@ class Feed:
             global_batch=plan.effective_batch,
             rank=context.world.rank,
             world_size=context.world.size,
+            prefetch_steps=context.config.cache.prefetch_steps,
+            read_threads=context.config.cache.read_threads,
         )
 
     def _dataset(self) -> PackedDataset:
         self._wait_for_pin()
-        return PackedDataset(self.store, self.view, self.pin)
+        memory_bytes = self._context.config.cache.memory_bytes
+        return PackedDataset(self.store, self.view, self.pin, memory_bytes=memory_bytes, with_segments=self._with_documents)
 
     def _wait_for_pin(self) -> None:
         """Open store and view anew while they lack chunks of the pin: rank 0 has seen them, this rank's disk may be slower."""
@@ -62,7 +72,7 @@ class Feed:
         """This rank's micro-batches of the update after ``step`` completed steps."""
         batch = self.loader.fetch(step)
         bounds = micro_batches_for(len(batch.input_ids), self.micro_batch)
-        return [MicroBatch(torch.from_numpy(batch.input_ids[a:b]), torch.from_numpy(batch.labels[a:b])) for a, b in bounds]
+        return [_micro_batch(batch, slice(*bound)) for bound in bounds]
 
     def epoch_at(self, step: int) -> float:
         """Epochs completed after ``step`` steps."""

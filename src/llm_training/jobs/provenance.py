@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from llm_training.cache.catalog import Identity, store_directory
 from llm_training.cache.reader import PackedDataset
-from llm_training.cache.store import ChunkStore
-from llm_training.cache.view import PackedView, ViewSettings, view_directory
 from llm_training.checkpoint.resume import find_checkpoint
 from llm_training.config.load import load_config
 from llm_training.errors import ConfigError, DataError
 from llm_training.jobs.checkpointing import read_progress
 from llm_training.jobs.logs import locate_run
 from llm_training.jobs.mixture import from_json, order_of_run
+from llm_training.jobs.remote_data import open_dataset, open_view
 
 
-def documents_of_step(run: str, step: int) -> list[tuple[int, str, str, int, int]]:
-    """The documents whose tokens made a step: row, id, source, position in the source, tokens.
+def documents_of_step(run: str, step: int) -> list[tuple[int, str, str, int, int, int]]:
+    """The documents whose tokens made a step: row, id, source, record in the source, first token in the document, tokens.
 
     Args:
         run: a run directory or name.
@@ -40,13 +36,10 @@ def documents_of_step(run: str, step: int) -> list[tuple[int, str, str, int, int
         raise ConfigError(f"--data is {step} but the run has steps 1 to {plan.total_steps}")
     config = load_config([str(layout.config)]).config
     facts = progress.recorded_facts
-    store = ChunkStore.open(store_directory(Path(config.cache.dir), Identity(str(facts["dataset"]), "")))
-    settings = ViewSettings(
-        str(facts["dataset"]), store.settings.fingerprint, store.settings.tokenizer, plan.sequence_length, config.cache.packing_strategy
-    )
-    view = PackedView.open(view_directory(Path(config.cache.dir), settings))
+    store = open_dataset(config.cache, str(facts["dataset"]))
+    view = open_view(config.cache, store, plan.sequence_length)
     dataset = PackedDataset(store, view, progress.pin)
     order = order_of_run(plan, int(facts["seed"]), from_json(facts.get("mixture")), store, view, progress.pin)
     rows = order.rows((step - 1) * plan.effective_batch, step * plan.effective_batch)
     described = dataset.describe(np.asarray(rows, dtype=np.int64))
-    return [(row.row, piece.id, piece.source, piece.position, piece.num_tokens) for row in described for piece in row.pieces]
+    return [(row.row, piece.id, piece.source, piece.position, piece.start, piece.num_tokens) for row in described for piece in row.pieces]

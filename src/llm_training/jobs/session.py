@@ -52,6 +52,7 @@ SMALLEST_BUDGET_SHARE = 0.8
 SIDE_SHARE = 0.03
 # What the plan, the start or the record decides: a resume says that it holds.
 HELD_FIELDS = {
+    "model.size",
     "training.precision",
     "training.compile",
     "training.eval_steps",
@@ -129,6 +130,9 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
     assert isinstance(recorded, list)
     decisions = Decisions(recorded, log.append if log else lambda _: None)
     restored = checkpointing.read_progress(ref) if ref else None
+    planning.probe_kernels(
+        config, choose_spec(config, context.choice, context.data.tokenizer.vocab_size), context.device, context.precision
+    )
     start = _decide_start(context, decisions, peak_flops=peak_flops, waited_seconds=waited_seconds)
     device, precision = context.device, Precision(start["precision"], context.precision.reason)
     spec = choose_spec(config, context.choice, context.data.tokenizer.vocab_size)
@@ -141,6 +145,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
         begun_on=int(start["world_size"]),
     )
     settings = planning.optimizer_settings(config, precision, spec.hidden_size)
+    uses_documents = planning.uses_documents(config, start)
     facts = checkpointing.make_facts(
         dataset=context.data.name,
         tokenizer=context.data.tokenizer,
@@ -149,6 +154,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
         sequence_length=context.data.sequence_length,
         optimizer=settings.name,
         seed=config.training.seed,
+        document_attention=uses_documents,
         precision=precision,
         device=device,
         world=world,
@@ -174,7 +180,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
         pin = Pin.from_json(start["pin"])
         state = TrainState(TrainingPlan.from_json(start["plan"]))
     loss_scale = LossScale(**state.loss_scale) if state.loss_scale else LossScale.for_precision(precision.name)
-    feed = Feed(context, state.plan, pin, batching.micro)
+    feed = Feed(context, state.plan, pin, batching.micro, with_documents=uses_documents)
     saver = Saver(context, model, optimizer, facts, store)
     saver.state, saver.pin, saver.loss_scale = state, pin, loss_scale
     if ref is not None and ref.validation_loss is not None:
@@ -234,9 +240,10 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
 
     def choose() -> dict[str, Any]:
         pin = pin_all(context.data.view)
+        spec = choose_spec(context.config, context.choice, context.data.tokenizer.vocab_size)
         estimate = planning.estimate_run(
             context.config,
-            choose_spec(context.config, context.choice, context.data.tokenizer.vocab_size),
+            spec,
             context.choice,
             sequences=pin.num_rows,
             sequence_length=context.data.sequence_length,
@@ -248,6 +255,7 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
                 fraction=training.epoch_dataset_fraction, sequence_length=data.sequence_length,
             ),
         )  # fmt: skip
+        documents = planning.choose_documents(context.config, spec, context.data.sequence_length, context.device, context.precision)
         compiled = choose_compile(context.config.training.compile, context.device, estimate.seconds)
         budget = planning.budget_seconds(context.config.training)
         return {
@@ -261,17 +269,19 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
             "world_size": context.world.size,
             "precision": context.precision.name,
             "compile": compiled.is_on,
+            "document_attention": documents.is_on,
             "deadline_seconds": None if budget is None else max(budget - waited_seconds, SMALLEST_BUDGET_SHARE * budget),
             "eval_tokens": context.config.evaluation.max_tokens or planning.default_eval_tokens(estimate.plan),
             "lines": planning.describe_plan(
                 estimate,
-                choose_spec(context.config, context.choice, context.data.tokenizer.vocab_size),
+                spec,
                 context.choice,
                 dataset=context.data.name,
                 train_bytes=context.data.train_bytes,
                 device=context.device,
                 precision=context.precision,
                 data=context.data,
+                documents=documents,
                 compiled=compiled,
                 mixture=mixture.describe_mixture(context.config, estimate.plan, data.mixture, data.store, data.view, pin),
             ),
@@ -377,6 +387,7 @@ def _assemble(
         rates=lambda step: rates.at(step, state.plan),
         evaluate=evaluate,
         save=saver.save,
+        poll_saves=saver.poll,
         epoch_at=feed.epoch_at,
         take_in=take_in,
         mfu=lambda speed: mfu_fraction(speed, flops, peak_flops * world.size),

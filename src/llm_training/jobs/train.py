@@ -173,10 +173,14 @@ def _run(context: RunContext, machine: Machine, *, name: str) -> RunResult:
         run_log = run_log_path(layout.training_logs, name)
         bus.subscribe(RunLog(run_log, name=name, metrics=layout.metrics, resume_step=state.step, logging_steps=state.plan.logging_steps))
     _publish_plan(bus, name, state.plan, opened.model.spec, opened.plan_lines)
+    repetition = planning.warn_about_repetition(state.plan, context.data.num_tokens)
+    if repetition:
+        bus.publish(Notice(message=repetition, level="warning"))
     if state.step >= state.plan.total_steps and run_directory.is_finished(layout):
         opened.close()
         if (layout.path / finishing.FIGURES_FILE).exists() or not context.data.held_out.num_tokens:
-            bus.publish(Notice(message=f"{layout.path} has finished at step {state.step:,}: nothing to do"))
+            more = f"llm-train SOURCES --init-from {layout.path} --output-dir ANOTHER"
+            bus.publish(Notice(message=f"{layout.path} has finished at step {state.step:,}: nothing to do; to train on: {more}"))
             return RunResult(str(layout.path), "finished", state.step, checkpoint=str(layout.checkpoints / "latest"))
         bus.publish(Notice(message=f"{layout.path} has finished at step {state.step:,}, but was stopped before its final figures"))
         return _conclude(context, opened, str((layout.checkpoints / run_directory.FINAL).resolve()))
@@ -251,7 +255,14 @@ def _only_plan(machine: Machine, config: Config, bus: EventBus, train_bytes: int
         device=machine.device,
     )
     lines = planning.describe_plan(
-        estimate, spec, choice, dataset=name, train_bytes=train_bytes, device=machine.device, precision=machine.precision
+        estimate,
+        spec,
+        choice,
+        dataset=name,
+        train_bytes=train_bytes,
+        device=machine.device,
+        precision=machine.precision,
+        documents=planning.choose_documents(config, spec, length, machine.device, machine.precision),
     )
     _publish_plan(bus, "dry run", estimate.plan, spec, lines)
     return RunResult("", "planned", 0, plan=planning.as_facts(estimate.plan, spec))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from llm_training.events import EpochCompleted, EvaluationCompleted, Event, StepCompleted, StepSkipped
+from llm_training.events import EpochCompleted, EvaluationCompleted, Event, Notice, StepCompleted, StepSkipped
 from llm_training.runtime.world import World
 from llm_training.training.decisions import Decisions
 from llm_training.training.guard import REMEDIES, Guard
@@ -72,6 +72,7 @@ class Session:
     rates: Callable[[int], dict[str, float]]
     evaluate: Callable[[], EvaluationCompleted | None]
     save: Callable[[Sequence[str]], float]
+    poll_saves: Callable[[], None]
     epoch_at: Callable[[int], float]
     take_in: Callable[[Mapping[str, Any]], None]
     mfu: Callable[[float], float | None]
@@ -100,6 +101,7 @@ def run(session: Session) -> str:
         state.step += 1
         _account(session, outcome)
         _report(session, outcome, rates, waited)
+        session.poll_saves()
         _take_in(session)
         _replan(session)
         _do_what_is_due(session)
@@ -190,6 +192,8 @@ def _replan(session: Session) -> None:
         if agreed is None:
             return
         recorded = decisions.record(state.step, "replan", total_steps=agreed, sequences=state.plan.sequences)
+        if agreed != state.plan.total_steps:
+            session.publish(Notice(message=f"{state.plan.total_steps:,} -> {agreed:,} steps, to end on time at the speed measured"))
     state.plan = state.plan.joined(
         Join(step=state.step, total_steps=int(recorded["total_steps"]), sequences=int(recorded["sequences"]), reason="time")
     )

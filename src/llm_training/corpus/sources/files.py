@@ -1,8 +1,8 @@
 """Files, folders and globs on the local disk, in an order that does not depend on the file system.
 
-Folders are walked through links but never twice through the same directory. Hidden entries, files of unknown kinds and what
-lies beside prepared documents are left out; a file that is named directly is read whatever its name, as text when nothing
-else is known.
+Folders are walked through links but never twice through the same directory. Hidden entries, files of unknown kinds, what
+lies beside prepared documents, runs of this program and directories tagged as caches are left out; a file that is named
+directly is read whatever its name, as text when nothing else is known.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from llm_training.errors import DataError, StorageError
 # Kinds that another door reads.
 _ELSEWHERE = {".parquet": "hf:FOLDER", ".arrow": "hf:FOLDER", ".csv": "hf:FOLDER"}
 _SKIPPED_DIRECTORIES = frozenset({"__pycache__", "node_modules"})
+# A run, and a cache by the convention of bford.info/cachedir: what a program wrote is no text to learn from.
+_MARKS = ("run.json", "CACHEDIR.TAG")
 
 
 def find_files(pattern: str, settings: CorpusSettings, skipped: Counter[str], *, kind: str | None = None) -> list[SourceFile]:
@@ -63,7 +65,7 @@ def _walk(root: Path) -> Iterator[Path]:
     for folder, subfolders, names in os.walk(root, followlinks=True):
         status = os.stat(folder)  # noqa: PTH116 - of the string os.walk gives
         identity = (status.st_dev, status.st_ino)
-        if identity in seen:
+        if identity in seen or (folder != str(root) and any(mark in names for mark in _MARKS)):
             subfolders.clear()
             continue
         seen.add(identity)
