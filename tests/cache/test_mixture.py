@@ -88,6 +88,18 @@ def test_when_all_have_left_the_run_is_over():
         order.rows(200, 241)
 
 
+def test_stretches_to_read_ahead_cover_the_run_and_end_with_it():
+    order = mixed(parts=[Part(1, 1), Part(1, 2), Part(1, 0.5)], joins=(), num_rows=225)
+    sample = 0
+    while sample < 240:
+        first, last = order.window(sample)
+        assert first == sample < last <= 240
+        assert order.window(last - 1) == (first, last)
+        sample = last
+    assert len(order.rows(*order.window(240))) == 0, "reading ahead never asks beyond the end"
+    assert mixed().window(10**6)[1] > 10**6
+
+
 def test_a_join_changes_nothing_before_it_and_takes_new_rows_in():
     before, after = mixed(joins=()), mixed(joins=[Join(90, 225)])
     assert np.array_equal(before.rows(0, 90), after.rows(0, 90))

@@ -63,7 +63,7 @@ def sources_of_steps(run: Path, steps: range) -> Counter[str]:
     """Rows by the folder their documents lie in; a row never mixes folders, since a chunk is of one source."""
     found: Counter[str] = Counter()
     for step in steps:
-        of_row = {row: source.split("/")[0] for row, _, source, _, _ in documents_of_step(str(run), step)}
+        of_row = {row: source.split("/")[0] for row, _, source, *_ in documents_of_step(str(run), step)}
         found.update(of_row.values())
     return found
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_training.evaluation.windows import IGNORED, Documents, batches, plan_windows, spread
+from llm_training.evaluation.windows import IGNORED, Documents, batches, plan_windows, spread, spread_by_source
 
 SEPARATOR = 9_999
 
@@ -45,3 +46,14 @@ def test_spread_takes_evenly_and_all_when_there_is_little() -> None:
     assert len(spread(windows, 50)) == 5
     assert len(spread(windows, 10_000)) == len(windows) == 20
     assert spread(windows, 50).document.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_each_source_is_scored_in_proportion_and_by_one_window_at_least() -> None:
+    lengths = np.array([400, 400, 400, 5, 400], dtype=np.int64)
+    sources = np.array([0, 0, 2, 1, 0])
+    windows = plan_windows(lengths, window=20, stride=20)
+    assert np.array_equal(spread_by_source(windows, sources, None).num_scored.sum(), windows.num_scored.sum())
+    chosen = spread_by_source(windows, sources, 400)
+    scored = np.bincount(sources[chosen.document], weights=chosen.num_scored)
+    assert scored == pytest.approx([300, 5, 100], abs=20)
+    assert len(spread_by_source(windows.take(np.zeros(0, dtype=np.int64)), sources, 10)) == 0

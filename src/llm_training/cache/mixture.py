@@ -93,6 +93,9 @@ class MixedOrder:
         self._phase = int.from_bytes(hashlib.sha256(f"llm-training mixture 1/{seed}".encode()).digest()[:8], "little")
         # Epochs of the run count samples: as many as all sources together have rows.
         self._clock = Order(seed=seed, num_rows=num_rows, shape=shape, joins=joins, fraction=fraction)
+        self._stretch = shape.block_rows * max(1, shape.window_blocks // 2)
+        # As many windows are open as there are sources: smaller ones, so that together they need the memory of one.
+        shape = ShuffleShape(shape.block_rows, max(1, shape.window_blocks // max(1, len(parts))))
         self._growth = [_PartOrder(seed, number, shape, fraction) for number in range(len(parts))]
         self._pools = [_pool(pieces, number) for number in range(len(parts))]
         self._segments: list[_Segment] = []
@@ -115,12 +118,10 @@ class MixedOrder:
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
     def window(self, sample: int) -> tuple[int, int]:
-        """Samples to make ready together: as many as a shuffle window has, none past the end. See `RowOrder`."""
-        first = sample - sample % self._window_samples
-        last = first + self._window_samples
-        if self.num_samples is None:
-            return first, last
-        return (sample, sample) if sample >= self.num_samples else (first, min(last, self.num_samples))
+        """First and last-plus-one sample of the stretch around ``sample`` in which each source stays within two windows of its own."""
+        first = sample - sample % self._stretch
+        last = first + self._stretch
+        return (first, last) if self.num_samples is None else (min(first, self.num_samples), min(last, self.num_samples))
 
     def position(self, sample: int) -> EpochPosition:
         """The epoch of the run that a sample lies in, counted in samples."""

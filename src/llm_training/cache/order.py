@@ -111,7 +111,7 @@ class RowOrder(Protocol):
         ...
 
     def window(self, sample: int) -> tuple[int, int]:
-        """First and last-plus-one of the samples around ``sample`` that are worth making ready together."""
+        """First and last-plus-one sample of the stretch around ``sample`` whose chunks are worth having at one time."""
         ...
 
 

@@ -30,9 +30,9 @@ from llm_training.training.state import TrainState
 
 STATE_FORMAT = 1
 # Values in the state that a resume must share, and those that are only worth a line.
-FATAL = ("tokenizer", "sequence_length", "effective_batch", "optimizer", "seed", "dataset", "mixture", "document_attention")
+FATAL = ("tokenizer", "sequence_length", "effective_batch", "optimizer", "seed", "dataset", "document_attention", "mixture")
 # What checkpoints from before a fact was recorded were made with.
-ASSUMED: Mapping[str, Any] = {"mixture": [], "document_attention": False}
+ASSUMED: Mapping[str, Any] = {"document_attention": False, "mixture": []}
 NOTED = ("precision", "threads", "torch", "world_size", "micro_batch", "machine")
 
 

@@ -437,9 +437,9 @@ def _held_out(store: ChunkStore, slices: Sequence[int] | None, names: Sequence[s
     """Held-out documents of these slices (None: of all), and where there are several sources, which one each is of."""
     slices = range(store.validation_slices) if slices is None else slices
     tokens, offsets = held_out_documents(store, slices)
-    if len(names) < 2:
-        return Documents(tokens, offsets)
     of_slice = source_of_slice(store)
+    if len(names) < 2 or max(of_slice.values(), default=0) >= len(names):  # a published cache knows no names
+        return Documents(tokens, offsets)
     counts = [store.records[HELD_OUT][number].num_documents for number in slices]
     return Documents(tokens, offsets, np.repeat([of_slice[number] for number in slices], counts).astype(np.int64), tuple(names))
 

@@ -12,6 +12,7 @@ from llm_training.cache.view import PackedView
 from llm_training.config.data import DataConfig
 from llm_training.config.mixture import SourceEntry, parse_source
 from llm_training.config.root import Config
+from llm_training.errors import ConfigError
 from llm_training.training.plan import TrainingPlan
 
 RunOrder = ordering.Order | MixedOrder
@@ -64,7 +65,7 @@ def order_of_run(plan: TrainingPlan, seed: int, parts: Sequence[Part], store: Ch
     return MixedOrder(
         seed=seed,
         parts=parts,
-        pieces=list(_pieces(store, view, pin)),
+        pieces=_pieces(parts, store, view, pin),
         num_rows=plan.first_sequences,
         shape=shape,
         joins=joins,
@@ -72,9 +73,14 @@ def order_of_run(plan: TrainingPlan, seed: int, parts: Sequence[Part], store: Ch
     )
 
 
-def _pieces(store: ChunkStore, view: PackedView, pin: Pin) -> Iterator[Piece]:
+def _pieces(parts: Sequence[Part], store: ChunkStore, view: PackedView, pin: Pin) -> list[Piece]:
+    """Chunks with rows, in row order. (A slice of held-out text has a chunk without rows: its source is no part of the mixture.)"""
     sources = source_of_slice(store)
-    return (Piece(sources[number], view.records[number].num_rows) for number in pin.numbers)
+    pieces = [Piece(sources[number], rows) for number in pin.numbers if (rows := view.records[number].num_rows)]
+    if pieces and max(piece.part for piece in pieces) >= len(parts):
+        what = f"the cache holds more sources than the {len(parts)} of the mixture"
+        raise ConfigError(what, where="data.sources", remedy="give the sources that the cache was built of, in their order")
+    return pieces
 
 
 def most_samples(
@@ -84,7 +90,7 @@ def most_samples(
     if not parts:
         return None
     shape = ordering.shuffle_shape(sequence_length)
-    pieces = list(_pieces(store, view, pin))
+    pieces = _pieces(parts, store, view, pin)
     return MixedOrder(seed=seed, parts=parts, pieces=pieces, num_rows=pin.num_rows, shape=shape, fraction=fraction).num_samples
 
 
