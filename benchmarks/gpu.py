@@ -1,4 +1,4 @@
-"""A CUDA device: throughput and MFU at 124M and 1B, attention backends, the chunked loss, the stall of a save.
+"""A CUDA device: throughput and MFU at 124M and 1B, attention backends, documents in a row, the chunked loss, the stall of a save.
 
 Ends within nine minutes and needs torch alone: the parts it measures are imported from the engine, and what needs more (saving)
 is left out with a remark. Every part is measured on its own, so one that fails costs its figures and no others.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import statistics
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import Figure, Result, missing, run_benchmark, significant
+from benchmarks.harness import Figure, Result, alternate, missing, run_benchmark, significant
 from benchmarks.session import Load, TimedSession, gpt_shape
 from llm_training.model import attention
 from llm_training.model.loss import head_loss_sum
@@ -31,6 +32,7 @@ BF16 = Precision("bf16", "as asked")
 # Rows a micro-batch: enough products to fill the device; memory allows far more.
 TRAINING = {"124M": (1024, 64, 40.0, 50.0), "1B": (2048, 16, 50.0, 60.0)}
 VARIANTS = (("eager", False), ("compiled", True))
+DOCUMENT_TOKENS = 500
 SMALL_TRAINING = {"10M": (32, 2, None, None)}
 
 
@@ -71,6 +73,8 @@ def measure_on(device: Device, *, quick: bool) -> Result:
     for name, shape in (SMALL_TRAINING if quick else TRAINING).items():
         report.part(f"train {name}", 100, lambda name=name, shape=shape: _training(report, device, peak, name, shape))
     report.part("attention", 40, lambda: _attention(device, quick=quick))
+    report.part("documents", 40, lambda: _documents(device, quick=quick))
+    report.part("train within documents", 100, lambda: _document_training(report, device, quick=quick))
     report.part("loss", 30, lambda: _loss(device, quick=quick))
     report.part("save", 60, lambda: _save(report, device, quick=quick))
     return report.result
@@ -131,7 +135,7 @@ def _attention(device: Device, *, quick: bool) -> dict[str, Any]:
         inputs = [torch.randn(shape, device=device.torch, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
         visible = attention.Visibility(num_tokens=length)
         for name, backend in attention.BACKENDS.items():
-            if name == "eager" and length > 2048:
+            if name == "split" or (name == "eager" and length > 2048):  # split is for processors, and for documents
                 continue
             try:
                 mask = backend.prepare(visible, (shape[0], 16, 1), torch.bfloat16, device.torch)
@@ -141,6 +145,73 @@ def _attention(device: Device, *, quick: bool) -> dict[str, Any]:
                 found.setdefault(str(length), {})[name] = significant(milliseconds)
             except Exception as error:  # a backend that this device or build lacks is a finding
                 found.setdefault(str(length), {})[name] = f"{type(error).__name__}"
+    return found
+
+
+def _random_documents(rows: int, length: int) -> torch.Tensor:
+    """Segment numbers [rows, length] of documents of 500 tokens in the mean."""
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(rows, length, generator=generator) < 1 / DOCUMENT_TOKENS).long().cumsum(dim=1)
+
+
+def _documents(device: Device, *, quick: bool) -> dict[str, Any]:
+    """Milliseconds forward and backward of attention within documents, preparing the mask included, against causal across them."""
+    found: dict[str, Any] = {}
+    for length in (256,) if quick else (2048, 8192):
+        rows = max(1, (512 if quick else 16_384) // length)
+        segments = _random_documents(rows, length).to(device.torch)
+        inputs = [torch.randn(rows, 16, length, 128, device=device.torch, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+        ways: dict[str, Callable[[], torch.Tensor]] = {"across, sdpa": lambda v=inputs: attention.BACKENDS["sdpa"].attend(*v, None, 0.0)}
+        for name in [name for name in attention.BACKENDS if name not in ("eager", "flash")]:
+            ways[name] = lambda name=name, v=inputs, s=segments: _within_documents(attention.BACKENDS[name], v, s)
+        if importlib.util.find_spec("torch.nn.attention.varlen") is not None:
+            ways["varlen"] = lambda v=inputs, s=segments: _varlen(v, s)
+        for name, attend in ways.items():
+            try:
+                milliseconds = _milliseconds(device, lambda attend=attend: attend().sum().backward())
+                found.setdefault(str(length), {})[name] = significant(milliseconds)
+            except Exception as error:  # a backend that this device or build lacks is a finding
+                found.setdefault(str(length), {})[name] = f"{type(error).__name__}"
+    return found
+
+
+def _within_documents(backend: attention.Backend, inputs: list[torch.Tensor], segments: torch.Tensor) -> torch.Tensor:
+    rows, heads, length, _ = inputs[0].shape
+    visible = attention.Visibility(length, segment_ids=segments)
+    mask = backend.prepare(visible, (rows, heads, 1), inputs[0].dtype, inputs[0].device)
+    return backend.attend(inputs[0], inputs[1], inputs[2], mask, 0.0)
+
+
+def _varlen(inputs: list[torch.Tensor], segments: torch.Tensor) -> torch.Tensor:
+    """Torch's kernel for sequences laid end to end; it wants their bounds, whose number differs from batch to batch."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    opens = torch.ones_like(segments, dtype=torch.bool)
+    opens[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    bounds = torch.cat([opens.flatten().nonzero().flatten(), torch.tensor([segments.numel()], device=segments.device)]).int()
+    q, k, v = (tensor.transpose(1, 2).flatten(0, 1) for tensor in inputs)
+    return varlen_attn(q, k, v, bounds, bounds, segments.shape[1], segments.shape[1], window_size=(-1, 0))
+
+
+def _document_training(report: Report, device: Device, *, quick: bool) -> dict[str, Any]:
+    """Tokens/s of compiled training within documents against across them, in turn, on the same tokens."""
+    name, shape = next(iter((SMALL_TRAINING if quick else TRAINING).items()))
+    length, rows = (16, 2) if quick else (4 * shape[0], shape[1] // 4)
+    load = Load(spec=gpt_shape(name, max_seq_len=length), rows=rows, micro_rows=rows, compiles=VARIANTS[-1][1])
+    sessions = {"across": TimedSession(load, device, BF16), "within": TimedSession(load, device, BF16)}
+    segments = _random_documents(rows, length)
+    sessions["within"].batches = [
+        [dataclasses.replace(part, segment_ids=segments[: len(part.input_ids)]) for part in step] for step in sessions["within"].batches
+    ]
+    sessions["within"].seconds_per_step(3)  # compiled anew, with documents
+    seconds = alternate({key: lambda s=session: s.seconds_per_step(5) for key, session in sessions.items()}, 3)
+    found: dict[str, Any] = {"sequence_length": length, "rows": rows}
+    for key, session in sessions.items():
+        found[key] = {"tokens_per_second": significant(load.tokens / statistics.median(seconds[key])), "remarks": session.remarks}
+        session.close()
+    ratio = statistics.median(seconds["across"]) / statistics.median(seconds["within"])
+    what = f"{name}, rows of {length}: speed within documents of {DOCUMENT_TOKENS} tokens, against across"
+    report.result.figures.append(Figure(what=what, value=ratio, unit="x"))
     return found
 
 

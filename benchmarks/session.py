@@ -81,12 +81,21 @@ class TimedSession:
     """Builds everything and times steps.
 
     Attributes:
+        batches: the micro-batches of each step in turn; random tokens unless given.
         build_seconds: from nothing to ready, compiling included.
         is_compiled: whether compiling was asked for and worked.
         remarks: what the builder had to say.
     """
 
-    def __init__(self, load: Load, device: Device, precision: Precision, *, compile_cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        load: Load,
+        device: Device,
+        precision: Precision,
+        *,
+        compile_cache: Path | None = None,
+        batches: Sequence[Sequence[MicroBatch]] = (),
+    ) -> None:
         start = time.perf_counter()
         self.load = load
         self.device = device
@@ -96,7 +105,7 @@ class TimedSession:
             self.model = Transformer(load.spec)
         initialise(self.model, seed=0)
         self.optimizer = _make_optimizer(self.model, load, precision)
-        self._batches = [_random_batch(load, seed) for seed in range(4)]
+        self.batches: list[Sequence[MicroBatch]] = list(batches) or [_random_batch(load, seed) for seed in range(4)]
         self.stepper: Stepper = build_stepper(
             self.model,
             self.optimizer,
@@ -108,7 +117,7 @@ class TimedSession:
             loss_scale=LossScale.for_precision(precision.name),
             compiles=load.compiles,
             compile_cache=compile_cache or Path(self._compile_folder.name),
-            example=lambda: self._batches[0],
+            example=lambda: self.batches[0],
             note=self.remarks.append,
         )
         self.num_steps = 0
@@ -118,7 +127,7 @@ class TimedSession:
 
     def step(self) -> float:
         """One step; returns the loss. Raises RuntimeError when the numbers are not finite: then the figures mean nothing."""
-        outcome = self.stepper.run(self.num_steps, self._batches[self.num_steps % len(self._batches)], {"adamw": 1e-4, "muon": 1e-4})
+        outcome = self.stepper.run(self.num_steps, self.batches[self.num_steps % len(self.batches)], {"adamw": 1e-4, "muon": 1e-4})
         self.num_steps += 1
         if not math.isfinite(outcome.loss_nats):
             raise RuntimeError(f"the loss of step {self.num_steps} is not finite")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llm_training.config.root import Config
     from llm_training.config.tokenizer import TokenizerConfig
     from llm_training.config.training import TrainingConfig
+    from llm_training.corpus.sources.connector import DataSourceConnector, DataSourceConnectorOutput
     from llm_training.errors import (
         ConfigError,
         DataError,
@@ -40,6 +41,8 @@ _HOMES = {
     "load_config": ("llm_training.config.load", "load_config"),
     "DatasetConfig": ("llm_training.config.data", "DataConfig"),
     "EventBus": ("llm_training.events", "EventBus"),
+    "DataSourceConnector": ("llm_training.corpus.sources.connector", "DataSourceConnector"),
+    "DataSourceConnectorOutput": ("llm_training.corpus.sources.connector", "DataSourceConnectorOutput"),
     **{
         f"{section.capitalize()}Config": (f"llm_training.config.{section}", f"{section.capitalize()}Config")
         for section in ("model", "tokenizer", "data", "cache", "training", "evaluation", "monitoring", "resources")
@@ -68,6 +71,8 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "DataError",
+    "DataSourceConnector",
+    "DataSourceConnectorOutput",
     "DatasetConfig",
     "EvaluationConfig",
     "EventBus",

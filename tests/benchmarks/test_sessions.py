@@ -80,11 +80,15 @@ def test_every_part_of_the_gpu_benchmark_runs_small_on_a_cpu(monkeypatch):
     monkeypatch.setitem(gpu.SMALL_TRAINING, "10M", (16, 2, None, None))
     monkeypatch.setattr(gpu, "gpt_shape", lambda name, max_seq_len: TINY.spec)
     monkeypatch.setattr(gpu, "VARIANTS", (("eager", False),))
-    backends = {name: backend for name, backend in gpu.attention.BACKENDS.items() if name in ("eager", "sdpa")}  # flex would compile
+    backends = {
+        name: backend for name, backend in gpu.attention.BACKENDS.items() if name in ("eager", "sdpa", "split")
+    }  # flex would compile
     monkeypatch.setattr(gpu.attention, "BACKENDS", backends)
     result = gpu.measure_on(choose_device("cpu"), quick=True)
     assert not [remark for remark in result.remarks if not remark.startswith("attention")]
-    assert {"train 10M", "attention", "loss", "save"} <= set(result.details)
+    assert {"train 10M", "attention", "documents", "train within documents", "loss", "save"} <= set(result.details)
+    assert isinstance(result.details["documents"]["256"]["split"], float)
+    assert result.details["documents"]["256"]["varlen"] != "TypeError", "the probe must not hide a call that is wrong everywhere"
     assert isinstance(result.details["attention"]["256"]["sdpa"], float)
     assert json.dumps(result.details)
 

@@ -14,7 +14,7 @@ from llm_training.corpus.reading import SliceReader
 from llm_training.tokenizer import load_tokenizer
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
-MAX_BYTES_PER_TOKEN = {"lz4": 1.75, "zstd": 1.46}
+MAX_BYTES_PER_TOKEN = {"lz4": 1.75, "zstd": 1.35}
 
 
 def open_texts(uris, tokenizer):

@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.cache.toy import SEPARATOR, ToyCache, toy_documents
 
+from llm_training.cache import store as store_module
 from llm_training.cache.batch import Batch, empty_rows
 from llm_training.cache.chunk import ChunkTokens
 from llm_training.cache.held_out import held_out_documents
 from llm_training.cache.packing import STRATEGIES, pack
 from llm_training.cache.pins import Pin, check_pin, find_growth, pin_all
 from llm_training.cache.reader import PackedDataset, lay_out
+from llm_training.cache.store import ChunkStore
 from llm_training.errors import ConfigError, DataError, IntegrityError
 
 
@@ -83,10 +85,11 @@ def test_segments_number_the_documents_of_a_row(built):
     batch = open_dataset(built, with_segments=True).rows(np.arange(5))
     assert batch.segment_ids is not None
     for inputs, segments in zip(batch.input_ids, batch.segment_ids, strict=True):
-        expected, segment = [], 0
+        expected, segment, previous = [], 0, None
         for token in inputs:
+            segment += token == SEPARATOR and previous not in (SEPARATOR, None)
             expected.append(segment)
-            segment += token == SEPARATOR
+            previous = token
         assert segments.tolist() == expected
 
 
@@ -169,6 +172,27 @@ def test_a_pin_keeps_row_numbers_while_the_cache_grows_and_fills_gaps(cache):
     old = np.arange(len(before))
     assert np.array_equal(before.rows(old).input_ids, after.rows(old).input_ids)
     assert not find_growth(cache.view(), growth.pin).has_grown
+
+
+def test_a_reader_sees_every_chunk_while_a_builder_commits(cache, monkeypatch):
+    """The journal goes into the metadata and away while somebody opens the store."""
+    cache.build(2)
+    monkeypatch.setattr(ChunkStore, "commit", lambda self: None)
+    cache.build(4)
+    monkeypatch.undo()
+    original, committed = store_module.read_sealed, []
+
+    def read_sealed(path, kind, version):
+        content = original(path, kind, version)
+        if path.name == "cache_metadata.json" and not committed:
+            committed.append(path)
+            cache.store().commit()
+        return content
+
+    monkeypatch.setattr(store_module, "read_sealed", read_sealed)
+    assert sorted(cache.store().records["train"]) == [0, 1, 2, 3]
+    assert committed
+    assert sorted(cache.store().records["train"]) == [0, 1, 2, 3]
 
 
 def test_a_pin_is_refused_over_other_tokens_or_missing_chunks(built, tmp_path):

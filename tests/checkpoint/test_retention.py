@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_training.checkpoint.layout import CheckpointRef, step_name
-from llm_training.checkpoint.retention import RetentionPolicy, by_loss, execute_retention, plan_leftovers, plan_retention, remove_checkpoint
+from llm_training.checkpoint.retention import (
+    RetentionPolicy,
+    by_loss,
+    execute_retention,
+    list_quarantined,
+    plan_leftovers,
+    plan_retention,
+    remove_checkpoint,
+)
 from llm_training.checkpoint.store import CheckpointStore
 from llm_training.storage.filesystem import FileSystem, installed
 from llm_training.storage.manifest import Manifest
@@ -111,11 +119,13 @@ def test_leftovers_are_listed_with_their_reasons(tmp_path: Path) -> None:
     store.set_aside_after(1)
     (tmp_path / ".tmp-0-x").mkdir()
     assert [(path.name.split("-")[0], reason) for path, reason in plan_leftovers(tmp_path)] == [
-        (".quarantine", "refused because it did not verify"),
         (".set", "of a branch that the run left"),
         (".tmp", "an unfinished save"),
     ]
     assert plan_leftovers(tmp_path / "missing") == []
+    (quarantined,) = list_quarantined(tmp_path)
+    assert quarantined.startswith(".quarantine-step-00000003")
+    assert list_quarantined(tmp_path / "missing") == []
 
 
 def test_damaged_checkpoints_are_neither_counted_nor_removed(tmp_path: Path) -> None:

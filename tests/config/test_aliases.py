@@ -93,7 +93,6 @@ NO_CHOICE = [
     ("num_gpus", 1, 4, "torchrun"),
     ("shuffle", True, False, "training.seed"),
     ("pin_memory", True, False, "pinned memory"),
-    ("min_length", 0, 10, "not filtered"),
     ("resources.distributed", True, None, ""),
     ("model_type", "transformer", None, ""),
 ]

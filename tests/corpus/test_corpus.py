@@ -118,7 +118,7 @@ def test_token_ids_are_a_declared_kind(folder: Path, read) -> None:
     ("uri", "error", "message"),
     [
         ("/no/such/place", DataError, "no such file, folder or glob"),
-        ("s3://bucket/x", ConfigError, "unknown kind"),
+        ("ftp://host/x", ConfigError, "unknown kind"),
         ("hf:", ConfigError, "names no data set"),
         ("/dev/zero", DataError, "not a regular file"),
     ],
@@ -242,3 +242,14 @@ def test_near_duplicates_are_found_and_cousins_are_not() -> None:
     cousin = [line if number % 3 else f"other {number}" for number, line in enumerate(original)]
     held_out = {"copy": "\n".join(original), "changed": "  \n".join(changed), "cousin": "\n".join(cousin), "short": "return None"}
     assert find_near_duplicates(["\n\n".join(original)], held_out) == ["copy", "changed"]
+
+
+def test_runs_and_caches_below_a_folder_are_no_sources(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("words\n")
+    for folder, mark in (("runs/a", "run.json"), ("cache", "CACHEDIR.TAG")):
+        (tmp_path / folder / "inside").mkdir(parents=True)
+        (tmp_path / folder / mark).write_text("{}")
+        (tmp_path / folder / "inside" / "sample.txt").write_text("not these\n")
+    assert [file.key for file in open_corpus([str(tmp_path)], CorpusSettings()).files] == [f"{tmp_path.name}/text.txt"]
+    # Named directly, they are what the user wants.
+    assert [file.key for file in open_corpus([str(tmp_path / "cache")], CorpusSettings()).files] == ["cache/inside/sample.txt"]

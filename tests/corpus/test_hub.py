@@ -82,8 +82,6 @@ def test_parquet_through_the_library(folder: Path, read) -> None:
     pq.write_table(pa.table({"body": [f"row {number}" for number in range(30)]}), folder / "part.parquet")
     for uri in (f"hf:{folder}", f"hf:{folder / 'part.parquet'}"):
         assert [document.text for document in read(uri, text_field="body")] == [f"row {number}" for number in range(30)]
-    with pytest.raises(DataError, match=r"read through the datasets library; at .*; give hf:FOLDER"):
-        open_corpus([str(folder / "part.parquet")], CorpusSettings())
 
 
 def test_wrong_names_are_one_line(data_set: Path, read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

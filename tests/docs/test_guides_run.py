@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 TINY = {
     "model": {"hidden_size": 16, "num_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 32},
     "tokenizer": {"vocab_size": 300},
-    "data": {"sources": "my_texts"},
+    "data": {"sources": "my_texts", "cleaning": "none"},
     "cache": {"sequence_length": 32, "workers": 1},
     "training": {"max_steps": 2, "precision": "fp32", "compile": "false"},
     "evaluation": {"num_samples": 1, "sample_tokens": 4, "max_tokens": 256, "final_max_tokens": 256},
@@ -36,6 +36,7 @@ REPLACED = (
     (r"(--data) \d+", r"\1 1"),
     (r"step-00001000", "step-00000002"),
     (r"--size \w+ ", ""),
+    (r"^(llm-validate-data .*)$", r"\1 --max-low-quality-fraction 1 --max-duplicate-fraction 1 --max-leaked-documents 99"),  # random words
     (r" --follow", ""),  # it waits; tests/jobs/test_run_tools.py has it
 )
 ELSEWHERE = re.compile(r"torchrun|hf:|s3://|^echo ")

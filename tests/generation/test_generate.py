@@ -111,7 +111,7 @@ def test_streaming_yields_each_token_once_in_order() -> None:
         ({"prompts": [[]]}, "prompt 0 is empty"),
         ({"prompts": [[1], [53]]}, "ids 0 to 52"),
         ({"prompts": [[-1]]}, "ids 0 to 52"),
-        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"max_new_tokens": 0}, "the number of tokens to write is 0"),
         ({"context": "grow"}, "known: slide, stop"),
     ],
 )

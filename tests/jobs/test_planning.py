@@ -172,3 +172,12 @@ def test_the_warning_about_a_partial_cache_follows_the_plan(tmp_path: Path, monk
         assert isinstance(warning, Notice)
         assert warning.level == "warning"
         assert "warm-up takes 12,500 steps" in warning.message
+
+
+def test_many_passes_over_little_text_are_warned_about() -> None:
+    plan = planned(1_000, **EPOCHS)
+    tokens = plan.target_tokens
+    assert planning.warn_about_repetition(plan, tokens // 4) is None
+    warning = planning.warn_about_repetition(plan, tokens // 20)
+    assert warning is not None
+    assert "20 times" in warning

@@ -100,7 +100,7 @@ def test_runs_are_found_by_name_and_the_newest_by_itself(run: Path, tmp_path: Pa
 def test_documents_of_a_step(finished: Path) -> None:
     rows = documents_of_step(str(finished), 1)
     assert len({row for row, *_ in rows}) == 8  # sequences of a step
-    assert all(source.startswith("texts/doc-") and tokens > 0 for _, _, source, _, tokens in rows)
+    assert all(source.startswith("texts/doc-") and tokens > 0 for _, _, source, _, first, tokens in rows if first >= 0)
     assert rows == documents_of_step(str(finished), 1) != documents_of_step(str(finished), 2)
     for step in (0, 13):
         with pytest.raises(ConfigError, match="steps 1 to 12"):
@@ -123,9 +123,11 @@ def test_cleanup_removes_leftovers_and_leaves_the_damaged_alone(run: Path) -> No
     checkpoints = run / "checkpoints"
     shutil.copytree(checkpoints / "step-00000003", checkpoints / ".quarantine-step-00000002-0000")
     (checkpoints / "step-00000003" / "model.safetensors").write_bytes(b"damaged")
+    (checkpoints / ".tmp-0-step-00000004").mkdir()
     found = cleanup(str(run), keep_best=9, keep_last=9, is_dry_run=False)
-    assert found.invalid == ("step-00000003",) and [name for name, _ in found.leftovers] == [".quarantine-step-00000002-0000"]
-    assert (checkpoints / "step-00000003").exists() and not (checkpoints / ".quarantine-step-00000002-0000").exists()
+    damaged = ("step-00000003", ".quarantine-step-00000002-0000")
+    assert found.invalid == damaged and [name for name, _ in found.leftovers] == [".tmp-0-step-00000004"]
+    assert all((checkpoints / name).exists() for name in damaged) and not (checkpoints / ".tmp-0-step-00000004").exists()
 
 
 def test_cleanup_refuses_what_is_no_run_and_what_is_locked(run: Path, tmp_path: Path) -> None:

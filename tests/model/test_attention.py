@@ -21,7 +21,7 @@ def _reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allowed: torch
     return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed[:, None])
 
 
-@pytest.mark.parametrize("name", ["eager", "sdpa", "flash"])
+@pytest.mark.parametrize("name", ["eager", "sdpa", "flash", "split"])
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (4, 1)])
 @pytest.mark.parametrize("has_documents", [False, True])
 def test_backends_agree_with_the_definition(name: str, heads: tuple[int, int], has_documents: bool) -> None:
@@ -31,7 +31,7 @@ def test_backends_agree_with_the_definition(name: str, heads: tuple[int, int], h
     k, v = (torch.randn(3, num_kv, 10, 8, generator=generator, dtype=torch.float64) for _ in range(2))
     segments = torch.tensor([[0] * 4 + [1] * 6, [0] * 10, [3] + [4] * 9])
     allowed = attention.document_mask(segments) if has_documents else attention.causal_mask(10, q.device)
-    visible = attention.Visibility(10, allowed if has_documents else None, segments if has_documents else None)
+    visible = attention.Visibility(10, segment_ids=segments if has_documents else None)
     backend = attention.BACKENDS["sdpa" if name == "flash" and not has_documents else name]  # flash alone needs CUDA
     mask = backend.prepare(visible, (3, num_kv, num_heads // num_kv), q.dtype, q.device)
     torch.testing.assert_close(backend.attend(q, k, v, mask, 0.0), _reference(q, k, v, allowed.expand(3, -1, -1)))
@@ -63,6 +63,11 @@ def test_positions_restart_in_each_document() -> None:
         ("auto", {"device_type": "cuda", "num_tokens": 64}, "sdpa", "fused kernel"),
         ("auto", {"device_type": "cuda", "num_tokens": 64, "has_documents": True}, "flex", "whole blocks"),
         ("auto", {"device_type": "cuda", "num_tokens": 64, "has_documents": True, "dropout": 0.1}, "sdpa", "fused"),
+        ("auto", {"device_type": "cpu", "num_tokens": 256, "has_documents": True}, "eager", "fastest up to 256"),
+        ("auto", {"device_type": "cpu", "num_tokens": 512, "has_documents": True}, "sdpa", "fused kernel"),
+        ("auto", {"device_type": "cpu", "num_tokens": 513, "has_documents": True}, "split", "longer than 512 tokens"),
+        ("auto", {"device_type": "cpu", "num_tokens": 513, "has_documents": True, "dropout": 0.1}, "sdpa", "fused kernel"),
+        ("sdpa", {"device_type": "cpu", "num_tokens": 513, "has_documents": True}, "sdpa", "as configured"),
         ("eager", {"device_type": "cpu", "num_tokens": 4096}, "eager", "as configured"),
         ("flash", {"device_type": "cpu", "num_tokens": 64}, "eager", "flash was asked for, but flash kernels of that name need CUDA"),
         ("flash", {"device_type": "cuda", "num_tokens": 64}, "sdpa", "need fp16 or bf16, the model computes in float32"),
@@ -71,15 +76,24 @@ def test_positions_restart_in_each_document() -> None:
         ("flex", {"device_type": "cuda", "num_tokens": 512}, "flex", "as configured"),
     ],
 )
-def test_the_choice_and_its_reason(requested: str, facts: dict, name: str, reason: str) -> None:
+def test_the_choice_and_its_reason(requested: str, facts: dict, name: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "HAS_TRITON", True)
     choice = attention.choose(requested, **({"dtype": torch.float32} | facts))
     assert choice.name == name and reason in choice.reason
+
+
+def test_without_triton_documents_on_a_gpu_get_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "HAS_TRITON", False)
+    for requested in ("auto", "flex"):
+        choice = attention.choose(requested, device_type="cuda", dtype=torch.bfloat16, num_tokens=2048, has_documents=True)
+        assert choice.name == "sdpa"
+    assert "FlexAttention needs Triton" in choice.reason
 
 
 def test_every_backend_of_the_configuration_exists() -> None:
     from llm_training.model.spec import ATTENTION_BACKENDS
 
-    assert set(ATTENTION_BACKENDS) == {"auto", *attention.BACKENDS}
+    assert set(ATTENTION_BACKENDS) == {"auto", *attention.BACKENDS} - {"split"}  # which auto alone takes, for documents
 
 
 def test_too_long_a_sequence_is_refused_with_both_lengths() -> None:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -48,6 +49,16 @@ def test_the_second_process_is_told_who_holds_it(tmp_path: Path) -> None:
     with FileLock(tmp_path / "run.lock"):
         pass
     assert not (tmp_path / "run.lock").exists()
+
+
+def test_a_lock_that_is_held_for_moments_is_waited_for(tmp_path: Path) -> None:
+    child, may_go = start_holder(tmp_path / "view.lock")
+    with pytest.raises(LockedError), FileLock(tmp_path / "view.lock", wait_seconds=0.1):
+        pass
+    threading.Timer(0.2, may_go.set).start()
+    with FileLock(tmp_path / "view.lock", wait_seconds=30):
+        assert may_go.is_set()
+    child.join(30)
 
 
 def test_a_killed_holder_is_taken_over_even_before_it_is_reaped(tmp_path: Path) -> None:

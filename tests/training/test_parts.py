@@ -89,6 +89,15 @@ def test_pacer_plans_from_the_measured_speed_and_corrects_drift() -> None:
     assert pacer.propose(88, 174, 60.0, is_first_plan=False) is None, "the share was already used"
 
 
+def test_what_fits_is_told_without_using_up_a_correction() -> None:
+    pacer = Pacer(deadline_seconds=100.0, most_steps=50)
+    assert pacer.fitting(2, 1.0) is None, "the speed is not known yet"
+    for _ in range(14):
+        pacer.saw_step(0.5)
+    assert pacer.fitting(14, 20.0) == 14 + 160, "a length given in epochs is the caller's to apply"
+    assert pacer.propose(14, 1000, 20.0, is_first_plan=True) == 50
+
+
 def test_recorded_decisions_are_replayed_and_new_ones_written_first() -> None:
     written: list[dict[str, object]] = []
     decisions = Decisions([{"step": 7, "kind": "replan", "total_steps": 50}], lambda entry: written.append(dict(entry)))

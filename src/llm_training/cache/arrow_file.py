@@ -18,9 +18,9 @@ import pyarrow as pa
 from llm_training.errors import ConfigError, IntegrityError
 from llm_training.storage.hashing import record_of
 
-COMPRESSIONS: dict[str, str | None] = {"lz4": "lz4", "zstd": "zstd", "none": None}
-# Of GPT-2 tokens of books: level 1 takes 1.43 bytes, 6 takes 1.30 and writes 19 M tokens/s; reading costs the same.
-ZSTD_LEVEL = 6
+# Name to (codec, level). Zstandard's level 3 costs 10 ms more for a million GPT-2 tokens than its level 1 and saves 7 %; higher levels
+# save 2 to 4 % more for two to four times the time.
+COMPRESSIONS: dict[str, tuple[str, int | None] | None] = {"lz4": ("lz4", None), "zstd": ("zstd", 3), "none": None}
 REPAIR = "rebuild the damaged part: llm-build-cache --mode inverse"
 
 _MAGIC = b"ARROW1\0\0"
@@ -39,8 +39,10 @@ def check_compression(name: str) -> None:
 def write_arrow(schema: pa.Schema, batches: Iterable[pa.RecordBatch], compression: str) -> pa.Buffer:
     """An Arrow IPC file in memory; the same batches always give the same bytes (of one pyarrow version)."""
     sink = pa.BufferOutputStream()
-    codec = pa.Codec("zstd", compression_level=ZSTD_LEVEL) if compression == "zstd" else COMPRESSIONS[compression]
-    options = pa.ipc.IpcWriteOptions(compression=codec, use_threads=False)
+    codec = COMPRESSIONS[compression]
+    options = pa.ipc.IpcWriteOptions(
+        compression=None if codec is None else pa.Codec(codec[0], compression_level=codec[1]), use_threads=False
+    )
     with pa.ipc.new_file(sink, schema, options=options) as writer:
         for batch in batches:
             writer.write_batch(batch)

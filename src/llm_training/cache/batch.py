@@ -23,7 +23,7 @@ class Batch:
     Attributes:
         input_ids: ``[B, T]`` int64; padding is the separator.
         labels: ``[B, T]`` int64, the next token; -100 is not counted.
-        segment_ids: ``[B, T]`` int64, the documents of a row numbered from 0, padding after them; None when not asked for.
+        segment_ids: ``[B, T]`` int64, the documents of a row numbered from 0 (see `segments_of`); None when not asked for.
     """
 
     input_ids: Int64Array
@@ -96,11 +96,13 @@ def empty_rows(num_rows: int, sequence_length: int, kind: np.dtype[np.unsignedin
 
 
 def segments_of(input_ids: Int64Array, separator_id: int) -> Int64Array:
-    """``[B, T]`` number of the document of each position in its row.
+    """``[B, T]`` number of the document of each position in its row, for attention that stays inside a document.
 
-    A document ends with its separator, and every document inside a row does, so counting the separators before a position
-    is enough. Padding is one segment more for each position but the first of it, which is harmless: nothing there counts.
+    A separator counts as the first token of the document that follows it: that document's first token is then predicted from a
+    separator alone, at position 1, as it is in evaluation and generation. The separator after a document is still its last label.
+    Padding, a run of separators, belongs to the separator before it; nothing there counts.
     """
-    segments = np.zeros(input_ids.shape, dtype=np.int64)
-    np.cumsum(input_ids[:, :-1] == separator_id, axis=1, out=segments[:, 1:])
-    return segments
+    is_separator = input_ids == separator_id
+    opens = np.zeros(input_ids.shape, dtype=np.int64)
+    opens[:, 1:] = is_separator[:, 1:] & ~is_separator[:, :-1]
+    return np.cumsum(opens, axis=1)

@@ -116,6 +116,8 @@ class ChunkStore:
         """
         if not (directory / METADATA_NAME).exists():
             raise IntegrityError("no cache here", where=str(directory), remedy="build it with llm-build-cache")
+        # The journal first: a builder that commits meanwhile moves its records into the metadata and removes it.
+        journal = list(read_jsonl(directory / JOURNAL_NAME))
         plan = read_sealed(directory / PLAN_NAME, _PLAN_KIND, VERSION)
         metadata = read_sealed(directory / METADATA_NAME, _METADATA_KIND, VERSION)
 
@@ -127,11 +129,11 @@ class ChunkStore:
         store = parse_content(directory / METADATA_NAME, parse)
         if plan["fingerprint"] != store.settings.fingerprint:
             raise IntegrityError("plan and metadata belong to different datasets", where=str(directory), remedy=REPAIR)
-        store._merge_journal()
+        store._merge(journal)
         return store
 
-    def _merge_journal(self) -> None:
-        for entry in read_jsonl(self.directory / JOURNAL_NAME):
+    def _merge(self, journal: Iterable[Mapping[str, Any]]) -> None:
+        for entry in journal:
             for split in self.records:
                 if split in entry:
                     record = parse_content(self.directory / JOURNAL_NAME, lambda content=entry[split]: ChunkRecord.from_json(content))

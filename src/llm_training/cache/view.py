@@ -32,6 +32,8 @@ VIEWS_DIRECTORY = "packed_sequences"
 VERSION = 1
 _KIND = "llm-training packed view"
 _COMMIT_CHUNKS = 512
+# A builder and trainers of one cache extend the same view, each for moments.
+_LOCK_SECONDS = 60.0
 
 
 def packed_chunk_name(number: int) -> str:
@@ -137,13 +139,14 @@ def build_view(
     Raises:
         ConfigError: unknown strategy.
         IntegrityError: a chunk of the store is damaged.
-        LockedError: another process builds this view.
+        LockedError: another process has been building this view for a minute.
         StorageError: the disk refuses.
     """
     strategy_named(strategy)
     wanted = ViewSettings(store.settings.dataset, store.settings.fingerprint, store.settings.tokenizer, sequence_length, strategy)
     directory = view_directory(cache_directory, wanted)
-    with FileLock(directory.with_name(f".{directory.name}.lock"), what=f"the packed view {directory}"):
+    lock = FileLock(directory.with_name(f".{directory.name}.lock"), what=f"the packed view {directory}", wait_seconds=_LOCK_SECONDS)
+    with lock:
         make_directory(directory)
         remove_leftovers(directory)
         view = _open_or_empty(directory, wanted)

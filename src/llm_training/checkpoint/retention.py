@@ -30,7 +30,6 @@ from llm_training.storage.oserrors import storage_errors
 _LEFTOVERS = {
     TEMPORARY_PREFIX: "an unfinished save",
     REMOVED_PREFIX: "an unfinished removal",
-    QUARANTINE_PREFIX: "refused because it did not verify",
     SET_ASIDE_PREFIX: "of a branch that the run left",
 }
 
@@ -113,6 +112,11 @@ def plan_leftovers(root: Path) -> list[tuple[Path, str]]:
     with storage_errors("list checkpoints", root):
         entries = sorted(root.iterdir())
     return [(entry, reason) for entry in entries for prefix, reason in _LEFTOVERS.items() if entry.name.startswith(prefix)]
+
+
+def list_quarantined(root: Path) -> list[str]:
+    """Hidden names of checkpoints that were put aside because they did not verify; nothing of ours removes them."""
+    return sorted(entry.name for entry in root.iterdir() if entry.name.startswith(QUARANTINE_PREFIX)) if root.is_dir() else []
 
 
 def remove_superseded(root: Path, valid: Sequence[CheckpointRef]) -> None:

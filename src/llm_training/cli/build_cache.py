@@ -25,6 +25,7 @@ def build_cache(
     mode: Literal["normal", "inverse"] = "normal",
     force_rebuild: bool = False,
     verify: bool = False,
+    chunks: int | None = None,
     publish: str | None = None,
     config: list[str] | None = None,
     json: bool = False,
@@ -43,6 +44,7 @@ def build_cache(
         mode: normal builds on; inverse scans for missing or damaged chunks and builds just those.
         force_rebuild: build everything anew beside the old cache, then swap.
         verify: check sizes and hashes of every chunk, build nothing.
+        chunks: build at most so many chunks now and leave the others for the next build; empty builds all.
         publish: send the finished dataset to a remote folder, as s3://bucket/prefix, for --cache.dir of training runs.
         config: a file, a name in config/, or a shipped preset; may be repeated, later ones win.
         json: print the result as JSON; progress goes to standard error.
@@ -57,7 +59,9 @@ def build_cache(
     loaded = load_config(config or (), os.environ, [*values, *own])
     settings = loaded.config.monitoring
     with watched(settings.console, to_stderr=json, log_level=settings.log_level) as bus:
-        result = cache.build(loaded.config, mode=mode, force_rebuild=force_rebuild, verify=verify, publish=publish, bus=bus)
+        result = cache.build(
+            loaded.config, mode=mode, force_rebuild=force_rebuild, verify=verify, max_chunks=chunks, publish=publish, bus=bus
+        )
     if json:
         print_json(result)
     else:

@@ -18,6 +18,8 @@ class CommandFact:
 COMMANDS: Final[Mapping[str, CommandFact]] = {
     "train": CommandFact("llm_training.cli.train", "raw text to a trained, evaluated, sampled model"),
     "prepare-data": CommandFact("llm_training.cli.prepare_data", "texts into train and validation files with a tokenizer"),
+    "validate-data": CommandFact("llm_training.cli.validate_data", "checks of data before training; the reasons when it fails"),
+    "analyze-data": CommandFact("llm_training.cli.analyze_data", "one HTML page about data, with charts and samples"),
     "train-tokenizer": CommandFact("llm_training.cli.train_tokenizer", "a byte-level BPE tokenizer from texts"),
     "build-cache": CommandFact("llm_training.cli.build_cache", "the token cache that training reads; repair and verify it"),
     "evaluate": CommandFact("llm_training.cli.evaluate", "loss, perplexity, bits per byte and accuracy of a model"),

@@ -10,7 +10,16 @@ from llm_training.cli import door
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return door.run("generate", generate, arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return door.run("generate", generate, _with_its_value(words, "--prompt"))
+
+
+def _with_its_value(words: list[str], flag: str) -> list[str]:
+    """Join a flag and the word after it: a prompt may begin with a dash, or be one."""
+    if flag not in words[:-1]:
+        return words
+    at = words.index(flag)
+    return [*words[:at], f"{flag}={words[at + 1]}", *words[at + 2 :]]
 
 
 def generate(

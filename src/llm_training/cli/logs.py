@@ -52,12 +52,12 @@ def _show_documents(run: str, step: int, *, as_json: bool) -> int:
     from llm_training.cli.console import print_json, print_table
     from llm_training.jobs.provenance import documents_of_step
 
-    columns = ("row", "document", "source", "position", "tokens")
+    columns = ("row", "document", "source", "record", "first token", "tokens")
     rows = documents_of_step(run, step)
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
-        print_table(columns, rows, right=frozenset({0, 3, 4}))
+        print_table(columns, rows, right=frozenset({0, 3, 4, 5}))
     return 0
 
 

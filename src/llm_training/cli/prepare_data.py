@@ -1,7 +1,8 @@
-"""``llm-prepare-data``: texts into train and validation files with a tokenizer beside them."""
+"""``llm-prepare-data``: texts cleaned into train and validation files with a tokenizer beside them."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,54 +10,68 @@ from typing import Literal
 
 from llm_training.cli import door
 
+_SHOWN_PLACES = 50
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return door.run("prepare-data", prepare_data, arguments)
+    return door.run("prepare-data", prepare_data, arguments, takes_fields=True)
 
 
 def prepare_data(
+    values: Sequence[tuple[str, str | tuple[str, ...]]],
+    /,
     *sources: str,
     input: list[str] | None = None,
     output: str = "prepared_data",
-    format: Literal["jsonl"] = "jsonl",
+    format: Literal["jsonl", "parquet"] = "jsonl",
+    deduplicate: bool | None = None,
+    keep_dropped: str | None = None,
+    allow_leaks: bool = False,
+    skip_bad: bool = False,
+    workers: int = 0,
     vocab_size: int | None = None,
     max_length: int | None = None,
     vocab: str | None = None,
     merges: str | None = None,
     tokenizer: str | None = None,
     create_stats: bool = False,
-    validation_fraction: float = 0.05,
-    text_field: str = "text",
-    skip_bad: bool = False,
+    config: list[str] | None = None,
     json: bool = False,
 ) -> int:
-    """Prepare texts for training: split them by a stable hash, and train a tokenizer or encode with a given one.
+    """Clean texts, split them by a stable hash, and train a tokenizer or encode with a given one. Every document left out is counted.
 
     Example:
         llm-prepare-data --input my_texts/ --output prepared_data --vocab-size 16000
 
     Args:
+        values: fields given as flags, taken out of the words beforehand.
         sources: files, folders, globs or URIs of text; the same as --input.
         input: a file, folder, glob or URI of text.
         output: folder for train.json, validation.json, the tokenizer, stats.json and manifest.json.
-        format: of the documents; jsonl is one JSON object per line.
+        format: of the documents; jsonl is one JSON object per line, parquet is in shards.
+        deduplicate: remove duplicates and near-duplicates; empty follows --cleaning, which by default does.
+        keep_dropped: folder for a file with every document that went, and why.
+        allow_leaks: go on when the same text stands in training and held-out documents.
+        skip_bad: skip and count undecodable or malformed documents instead of stopping.
+        workers: processes that clean; 0 takes what the amount of text is worth, at most one a core.
         vocab_size: entries of the tokenizer to train; empty picks one for the amount of text.
         max_length: cut documents into pieces of at most so many tokens; empty leaves them whole.
         vocab: vocab.json of an existing tokenizer; with --merges. Token ids are then written too (train.ids).
         merges: merges.txt of that tokenizer.
         tokenizer: an existing tokenizer instead: tokenizer.json, a directory, a Hub name, or bytes.
         create_stats: count tokens, words and lengths of every document into stats.json.
-        validation_fraction: share of documents held out, fraction; files named train, validation and test keep their own split.
-        text_field: key of the text in JSON documents.
-        skip_bad: skip and count undecodable or malformed documents instead of stopping.
+        config: a file, a name in config/, or a shipped preset; may be repeated, later ones win. The data section is used.
         json: print the result as JSON; progress goes to standard error.
     """
-    from llm_training.cli.console import print_facts, print_json, watched
+    from llm_training.cli.console import print_facts, print_json, print_table, watched
+    from llm_training.config.load import load_config
     from llm_training.jobs import prepare
+    from llm_training.jobs.clean_corpus import configured_cleaning
 
     tokenizer_files = prepare.chosen_tokenizer(vocab=vocab, merges=merges, tokenizer=tokenizer)
-    with watched(to_stderr=json) as bus:
+    loaded = load_config(config or (), os.environ, values).config
+    with watched(loaded.monitoring.console, to_stderr=json, log_level=loaded.monitoring.log_level) as bus:
         result = prepare.prepare(
             [*(input or ()), *sources],
             output,
@@ -65,17 +80,35 @@ def prepare_data(
             tokenizer_files=tokenizer_files,
             create_stats=create_stats,
             format=format,
-            validation_fraction=validation_fraction,
-            text_field=text_field,
+            validation_fraction=loaded.data.validation_fraction,
+            text_field=loaded.data.text_field,
             skip_bad=skip_bad,
+            max_bad_fraction=loaded.data.max_bad_fraction,
+            cleaning=configured_cleaning(loaded.data, deduplicate=deduplicate),
+            keep_dropped=keep_dropped,
+            allow_leaks=allow_leaks,
+            workers=workers,
             bus=bus,
         )
     if json:
         print_json(result)
-    else:
-        print_facts(result.facts())
-        print(f"\nNext: llm-train {Path(output, 'train.json')} --val-data-path {Path(output, 'validation.json')} --tokenizer.path {output}")
+        return 0
+    if result.dropped:
+        print_table(["step", "reason", "documents", "share"], result.reasons(), right=frozenset({2, 3}))
+    for reason, place in result.bad[:_SHOWN_PLACES]:
+        print(f"left out: {reason} at {place}")
+    if len(result.bad) > _SHOWN_PLACES:
+        print(f"and {len(result.bad) - _SHOWN_PLACES:,} more, listed in {Path(output, 'stats.json')}")
+    print()
+    print_facts(result.facts())
+    print(f"\nNext: {_next_command(output, format)}")
     return 0
+
+
+def _next_command(output: str, format: str) -> str:
+    if format == "parquet":
+        return f"llm-train {output} --tokenizer.path {output}"
+    return f"llm-train {Path(output, 'train.json')} --val-data-path {Path(output, 'validation.json')} --tokenizer.path {output}"
 
 
 if __name__ == "__main__":

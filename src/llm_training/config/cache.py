@@ -10,7 +10,8 @@ from llm_training.config.section import Section
 
 PackingStrategy = Literal["best_fit", "first_fit", "greedy", "none"]
 Compression = Literal["lz4", "zstd", "none"]
-Growth = Literal["resume", "off"]
+Growth = Literal["resume", "live", "off"]
+DocumentAttention = Literal["auto", "true", "false"]
 
 
 class CacheConfig(Section):
@@ -24,9 +25,18 @@ class CacheConfig(Section):
         int | None, Field(ge=2, le=1_048_576, description="targets per row, tokens; empty: chosen by the size dial")
     ] = None
     packing_strategy: Annotated[PackingStrategy, Field(description="how documents fill rows")] = "best_fit"
+    document_attention: Annotated[
+        DocumentAttention,
+        Field(description="attention stays inside a document, positions restart; auto: where a kernel makes it pay"),
+    ] = "auto"
     compression: Annotated[Compression, Field(description="compression of the chunks")] = "lz4"
     chunk_bytes: Annotated[int, Field(ge=10_000, le=2**31 - 1, description="text per chunk, bytes")] = 8_388_608
     workers: Annotated[int, Field(ge=0, le=1_024, description="processes that build chunks; 0: one per usable core")] = 0
+    growth: Annotated[
+        Growth,
+        Field(description="resume: take in new chunks when a run resumes; live: also while it trains; off: keep the recorded total"),
+    ] = "resume"
+    growth_check_steps: Annotated[int, Field(ge=1, description="with growth live: steps between two looks for new chunks")] = 50
     read_threads: Annotated[
         int, Field(ge=0, le=256, description="threads that read and decode chunks ahead of training; 0: when they are needed")
     ] = 1
@@ -38,5 +48,4 @@ class CacheConfig(Section):
     local_copy_bytes: Annotated[
         int, Field(ge=0, description="fetched parts of a remote cache kept on the disk at most, bytes; the longest unused go")
     ] = 20_000_000_000
-    growth: Annotated[Growth, Field(description="resume: take in new chunks when a run resumes; off: keep the recorded total")] = "resume"
     validation: Annotated[bool, Field(description="check sizes and hashes of every chunk when the cache is opened")] = False

@@ -23,6 +23,21 @@ class DataConfig(Section):
     max_document_bytes: Annotated[int, Field(ge=1_000, le=2**31 - 1, description="longest document held in memory at once, bytes")] = (
         100_000_000
     )
+    cleaning: Annotated[
+        list[str],
+        Field(
+            min_length=1,
+            description="steps: auto (all in llm-prepare-data, none elsewhere), all, none, or of normalise, html, language, gopher, "
+            "repetition, c4, fineweb, pii, duplicates, near_duplicates",
+        ),
+    ] = ["auto"]  # noqa: RUF012
+    language: Annotated[list[str], Field(min_length=1, description="languages kept by the step language, ISO 639-1 codes")] = ["en"]  # noqa: RUF012
+    min_length: Annotated[int, Field(ge=0, description="shortest text kept, characters")] = 0
+    min_quality: Annotated[float, Field(ge=0, le=1, description="lowest quality score kept, 0 to 1; 0 keeps all")] = 0.0
+    near_duplicate_similarity: Annotated[
+        float, Field(ge=0.5, le=1, description="Jaccard similarity of word 5-grams from which a document repeats another, fraction")
+    ] = 0.8
+    decontaminate: Annotated[list[str], Field(description="test files whose text (13 words in a row) no training document may hold")] = []  # noqa: RUF012
     dataset_name: Annotated[str | None, Field(description="Hugging Face dataset, the same as sources: hf:NAME")] = None
     dataset_config: Annotated[str | None, Field(description="configuration of dataset_name")] = None
     dataset_split: Annotated[str | None, Field(description="training split of dataset_name")] = None

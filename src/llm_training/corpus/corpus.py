@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
 
 import orjson
 
 from llm_training.corpus.document import CorpusSettings
-from llm_training.corpus.sources import files, hub, stdlib
+from llm_training.corpus.remote import is_remote
+from llm_training.corpus.sources import connector, files, hub, remote, stdlib
 from llm_training.corpus.sources.kinds import SourceFile
 from llm_training.corpus.split import assign_named_splits
 from llm_training.errors import ConfigError
@@ -21,7 +23,20 @@ from llm_training.storage.runs import safe_name
 STDLIB = "stdlib:"
 TOKEN_IDS = "token-ids:"  # noqa: S105 - tokens of text
 _MAX_NAME_CHARACTERS = 48
-_KNOWN = "a path, a glob, stdlib:, token-ids:PATH or hf:NAME[:CONFIG][@SPLIT]"
+_KNOWN = "a path, a glob, stdlib:, token-ids:PATH, hf:NAME[:CONFIG][@SPLIT], https://, s3://, gs:// or connector:MODULE:CLASS"
+# Words of a signed URL: they change while the file stays the same.
+_SIGNATURE_WORDS = (
+    "x-amz-",
+    "x-goog-",
+    "signature",
+    "sig",
+    "expires",
+    "token",
+    "key-pair-id",
+    "policy",
+    "awsaccesskeyid",
+    "googleaccessid",
+)
 
 Find = Callable[[str, CorpusSettings, Counter[str]], list[SourceFile]]
 
@@ -38,7 +53,16 @@ def _find_token_ids(rest: str, settings: CorpusSettings, skipped: Counter[str]) 
     return assign_named_splits(files.find_token_id_files(rest, settings, skipped))
 
 
-SCHEMES: dict[str, Find] = {STDLIB: _find_stdlib, hub.SCHEME: _find_hub, TOKEN_IDS: _find_token_ids}
+def _find_connector(rest: str, settings: CorpusSettings, _skipped: Counter[str]) -> list[SourceFile]:
+    return connector.find_connector(rest, settings)
+
+
+SCHEMES: dict[str, Find] = {
+    STDLIB: _find_stdlib,
+    hub.SCHEME: _find_hub,
+    TOKEN_IDS: _find_token_ids,
+    connector.SCHEME: _find_connector,
+}
 
 
 @dataclass(frozen=True)
@@ -80,13 +104,14 @@ def open_corpus(uris: Sequence[str], settings: CorpusSettings) -> Corpus:
     """Resolve sources.
 
     Args:
-        uris: paths, globs, ``stdlib:``, ``token-ids:PATH``, ``hf:NAME[:CONFIG][@SPLIT]``.
+        uris: paths, globs, ``stdlib:``, ``token-ids:PATH``, ``hf:NAME[:CONFIG][@SPLIT]``, ``https://``, ``s3://``, ``gs://``,
+            ``connector:MODULE:CLASS``.
         settings: how they are read.
 
     Raises:
         ConfigError: no source, or an unknown kind of source.
         DataError: a source does not exist or holds no readable file.
-        StorageError: no permission.
+        StorageError: no permission, or a store that refuses.
     """
     if not uris:
         raise ConfigError("no source of text was given", where="data.sources", remedy=f"give {_KNOWN}")
@@ -101,6 +126,8 @@ def _open_source(uri: str, settings: CorpusSettings, taken: set[str]) -> Source:
     scheme = next((scheme for scheme in SCHEMES if uri.startswith(scheme)), None)
     if scheme is not None:
         found = SCHEMES[scheme](uri.removeprefix(scheme), settings, skipped)
+    elif is_remote(uri):
+        found = assign_named_splits(remote.find_remote_files(uri, settings, skipped))
     elif "://" in uri:
         raise ConfigError(f"source {uri} is of an unknown kind", where="data.sources", remedy=f"give {_KNOWN}")
     else:
@@ -131,9 +158,15 @@ def _fingerprint(sources: Sequence[Source], settings: CorpusSettings) -> str:
 
 
 def _identity(uri: str) -> str:
-    """What a URI means here: the library of this Python, the folder at this place."""
+    """What a URI means here: the library of this Python, the folder at this place, the address without its signature."""
     if uri == STDLIB:
         return f"{STDLIB}{platform.python_version()}"
+    if is_remote(uri):
+        address, _, query = uri.partition("?")
+        kept = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if not name.lower().startswith(_SIGNATURE_WORDS)]
+        return f"{address}?{urlencode(kept)}"
+    if uri.startswith(connector.SCHEME):
+        return uri
     scheme = next((scheme for scheme in SCHEMES if uri.startswith(scheme)), "")
     rest = uri.removeprefix(scheme)
     return uri if scheme == hub.SCHEME and not Path(rest).exists() else f"{scheme}{Path(rest).expanduser().resolve()}"

@@ -45,13 +45,14 @@ class CorpusSettings:
     """How sources are read.
 
     Attributes:
-        text_field: key of the text in JSON records.
+        text_field: key of the text in JSON records, column of the text in tables.
         validation_fraction: share of documents held out by hash, fraction; 0 holds nothing out.
         skip_bad: skip and count bad documents instead of raising.
         max_bad_fraction: share of bad documents above which even a lenient reading stops, fraction.
         slice_bytes: size of a slice of the plan, bytes of text.
         max_document_bytes: longest record held in memory, bytes.
         max_documents: documents taken from each ``hf:`` source at most; 0 for all.
+        keep_html: pages of WARC files stay HTML, for a cleaning that extracts their text; else the source extracts it.
     """
 
     text_field: str = "text"
@@ -61,6 +62,7 @@ class CorpusSettings:
     slice_bytes: int = 8 * 1024 * 1024
     max_document_bytes: int = 100_000_000
     max_documents: int = 0
+    keep_html: bool = False
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A source file that is open: one face for byte formats and ``hf:`` rows, and a small cache of open ones.
+"""A source file that is open: one face for byte formats and for rows, and a small cache of open ones.
 
 Readers that go through a plan in order find the file where the last slice left it, so compressed files are read once.
 """
@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from llm_training.corpus.document import CorpusSettings
+from llm_training.corpus.sources.arrow import ArrowRows
+from llm_training.corpus.sources.connector import ConnectorRows
 from llm_training.corpus.sources.hub import HubRows
-from llm_training.corpus.sources.kinds import FORMATS, HUB_KIND, SourceFile
+from llm_training.corpus.sources.kinds import ARROW_KIND, CONNECTOR_KIND, FORMATS, HUB_KIND, PARQUET_KIND, SourceFile
+from llm_training.corpus.sources.parquet import ParquetRows
 from llm_training.corpus.sources.record import Cut, Limits, Record
+from llm_training.corpus.sources.rows import RowFile, RowSource
 from llm_training.corpus.sources.text import line_boundary
 from llm_training.corpus.split import SINGLE_DOCUMENT_TRAIN_FRACTION
-from llm_training.corpus.streams import ByteStream, reading_errors
+from llm_training.corpus.streams import ByteStream, stamp_of
 
-_HEAD_BYTES = 1 << 12
 _BOUNDARY_BYTES = 1 << 16
 _MAX_OPEN_FILES = 4
+
+ROWS: dict[str, Callable[[SourceFile, CorpusSettings], RowSource]] = {
+    HUB_KIND: HubRows,
+    PARQUET_KIND: ParquetRows,
+    ARROW_KIND: ArrowRows,
+    CONNECTOR_KIND: ConnectorRows,
+}
 
 
 class OpenFile(Protocol):
@@ -48,18 +58,16 @@ class OpenFile(Protocol):
 
 
 class ByteFile:
-    """A local file in one of the byte formats."""
+    """A file in one of the byte formats."""
 
     def __init__(self, file: SourceFile) -> None:
         self.file = file
         self.format = FORMATS[file.kind]
-        self._stream = ByteStream(file.path)
+        self._stream = ByteStream(file.place)
 
     def stamp(self) -> str:
         """See :class:`OpenFile`."""
-        with reading_errors(self.file.path):
-            status = self.file.path.stat()
-        return f"{status.st_size}:{status.st_mtime_ns}"
+        return stamp_of(self.file.place)
 
     def cuts(self, start: int, stop: int | None, limits: Limits) -> Iterator[Cut]:
         """See :class:`OpenFile`."""
@@ -72,18 +80,17 @@ class ByteFile:
             detail = f"{size:,} bytes, the limit is {limits.record_bytes:,}"
             return [Record(first, reason="longer than data.max_document_bytes", detail=detail)], cut.sha256
         head = b""
-        if cut.start and self.format.is_cuttable:
-            self._stream.seek(cut.start)
-            head = self._head()
+        if cut.start and self.format.head_bytes:
+            head = self._head(self.format.head_bytes)
         self._stream.seek(cut.start)
         data = self._stream.read(size)
         records = list(self.format.records(data, first, head or b"\n" * bool(cut.start), limits))
         return records, hashlib.sha256(data).hexdigest()
 
-    def _head(self) -> bytes:
-        stream = ByteStream(self.file.path)
+    def _head(self, size: int) -> bytes:
+        stream = ByteStream(self.file.place)
         try:
-            return stream.read(_HEAD_BYTES)
+            return stream.read(size)
         finally:
             stream.close()
 
@@ -101,7 +108,7 @@ class ByteFile:
 
     def locate(self, offset: int) -> str:
         """See :class:`OpenFile`. Reads the file up to the offset to count its lines: only errors need it."""
-        stream = ByteStream(self.file.path)
+        stream = ByteStream(self.file.place)
         try:
             line, left = 1, offset
             while left > 0 and (data := stream.read(min(_BOUNDARY_BYTES, left))):
@@ -109,7 +116,7 @@ class ByteFile:
                 left -= len(data)
         finally:
             stream.close()
-        return f"{self.file.path}, line {line}, byte offset {offset}"
+        return f"{self.file.place}, line {line}, byte offset {offset}"
 
     def close(self) -> None:
         """See :class:`OpenFile`."""
@@ -118,7 +125,8 @@ class ByteFile:
 
 def open_file(file: SourceFile, settings: CorpusSettings) -> OpenFile:
     """Open a source file. Raises DataError, StorageError, ConfigError."""
-    return HubRows(file, settings) if file.kind == HUB_KIND else ByteFile(file)
+    rows = ROWS.get(file.kind)
+    return RowFile(rows(file, settings)) if rows else ByteFile(file)
 
 
 class OpenFiles:

@@ -23,6 +23,8 @@ from llm_training.errors import DataError, IntegrityError, StorageError
 
 # With fewer held-out documents expected than this, the documents themselves are looked at.
 _FEW_HELD_OUT = 10
+# Formats whose last record may still be written: it is left out until it is whole.
+_GROWING_FORMATS = frozenset({"jsonl", "csv"})
 REPEATED = "held-out file that repeats training files"
 
 Notify = Callable[[str], None]
@@ -122,7 +124,7 @@ class _Planner:
             placed.append((split, Span(file.key, cut.start, cut.stop, first, cut.num_records, cut.num_bytes, cut.sha256, cut.is_continued)))
             first += cut.num_records
         end = placed[-1][1].stop if placed else start
-        if isinstance(opened, ByteFile) and opened.format.name == "jsonl" and opened.position > end:
+        if isinstance(opened, ByteFile) and opened.format.name in _GROWING_FORMATS and opened.position > end:
             self._notify(f"the last line of {file.key} is not whole: left out until it is")
         self._files.append(PlannedFile(file.key, source_number, file.split, stamp, end, first))
         return placed
@@ -180,7 +182,9 @@ def _leniently(corpus: Corpus) -> Corpus:
 
 def _shaping_settings(corpus: Corpus) -> dict[str, object]:
     names = ("text_field", "validation_fraction", "slice_bytes", "max_document_bytes", "max_documents")
-    return {name: getattr(corpus.settings, name) for name in names}
+    # Named only when set: plans made before it existed hold.
+    added = ("keep_html",) if corpus.settings.keep_html else ()
+    return {name: getattr(corpus.settings, name) for name in (*names, *added)}
 
 
 def _spans_by_file(plan: Plan) -> dict[str, list[Span]]:

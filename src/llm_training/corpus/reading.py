@@ -111,7 +111,7 @@ class SliceReader:
 def limits_of(corpus: Corpus) -> Limits:
     """The sizes that formats obey, from the settings."""
     settings = corpus.settings
-    return Limits(settings.slice_bytes, settings.max_document_bytes, settings.text_field)
+    return Limits(settings.slice_bytes, settings.max_document_bytes, settings.text_field, settings.keep_html)
 
 
 def edited(span: Span) -> IntegrityError:
@@ -119,7 +119,7 @@ def edited(span: Span) -> IntegrityError:
     return IntegrityError(
         f"bytes {span.start:,} to {span.stop:,} changed after they were planned",
         where=span.file,
-        remedy="restore the file, or build anew under another name (--dataset-name, --force-rebuild); appending is always possible",
+        remedy="restore the file, or use another --cache.name, or llm-build-cache --force-rebuild; appending is always possible",
     )
 
 

@@ -1,8 +1,8 @@
 """Bytes of a source file at any offset, plain or compressed, with bounded memory.
 
 Offsets always count the bytes after decompression. A plain file seeks; a compressed one is read forward, so readers
-that go through a file in order never read anything twice. Only regular files are opened: a FIFO or a device would
-wait or run for ever.
+that go through a file in order never read anything twice. Of local files only regular ones are opened: a FIFO or a device
+would wait or run for ever. Remote ones (``corpus.remote``) are read in blocks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
+from llm_training.corpus.remote import RemoteFile
 from llm_training.errors import ConfigError, DataError
 from llm_training.storage.oserrors import to_storage_error
 
@@ -46,17 +47,20 @@ def _open_xz(raw: IO[bytes]) -> IO[bytes]:
     return cast("IO[bytes]", lzma.LZMAFile(raw))
 
 
+# Where a file is.
+Place = Path | RemoteFile
+
 DECOMPRESSORS: dict[str, Callable[[IO[bytes]], Any]] = {".gz": _open_gzip, ".bz2": _open_bz2, ".xz": _open_xz, ".zst": _open_zstandard}
 
 
-def compression_of(path: Path) -> str:
+def compression_of(path: Place) -> str:
     """The compression suffix of a name, or an empty string."""
     suffix = path.suffix.lower()
     return suffix if suffix in DECOMPRESSORS else ""
 
 
 @contextmanager
-def reading_errors(path: Path) -> Generator[None]:
+def reading_errors(path: Place) -> Generator[None]:
     """Turn what reading throws into DataError (damaged content) or StorageError (the system refused)."""
     try:
         yield
@@ -65,7 +69,7 @@ def reading_errors(path: Path) -> Generator[None]:
     except OSError as error:
         if error.errno is None:  # bz2 reports damage as a bare OSError
             raise DataError(f"compressed file is damaged ({error})", where=str(path), remedy="copy the file again") from None
-        raise to_storage_error(error, "read a source file", path) from None
+        raise to_storage_error(error, "read a source file", Path(str(path))) from None
     except Exception as error:
         if type(error).__name__ != "ZstdError":
             raise
@@ -83,10 +87,24 @@ def open_regular(path: Path) -> IO[bytes]:
     return os.fdopen(descriptor, "rb")
 
 
+def open_raw(place: Place, *, needs_seeking: bool = False) -> IO[bytes]:
+    """The bytes as stored. Raises DataError, StorageError; with ``needs_seeking`` also for a server that cannot seek."""
+    return place.open(needs_seeking=needs_seeking) if isinstance(place, RemoteFile) else open_regular(place)
+
+
+def stamp_of(place: Place) -> str:
+    """A cheap mark that changes when the file is written: size and time, or what a store says. Raises StorageError, DataError."""
+    if isinstance(place, RemoteFile):
+        return place.stamp()
+    with reading_errors(place):
+        status = place.stat()
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
 class ByteStream:
     """The decompressed bytes of one file. ``unread`` gives back what a reader took too much of."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
         self._compression = compression_of(path)
         self._waiting = b""
@@ -94,7 +112,7 @@ class ByteStream:
         self._open()
 
     def _open(self) -> None:
-        self._raw = open_regular(self.path)
+        self._raw = open_raw(self.path)
         with reading_errors(self.path):
             head = self._raw.read(_HEAD_BYTES)
             self._raw.seek(0)
@@ -157,10 +175,13 @@ class ByteStream:
                 return
 
     def size(self) -> int:
-        """Number of decompressed bytes; reads a compressed file to its end."""
-        if not self._compression:
+        """Number of decompressed bytes; reads a compressed file to its end, and a remote one of unknown size."""
+        known = self.path.size() if isinstance(self.path, RemoteFile) else None
+        if not self._compression and isinstance(self.path, Path):
             with reading_errors(self.path):
-                return os.fstat(self._raw.fileno()).st_size
+                known = os.fstat(self._raw.fileno()).st_size
+        if known is not None and not self._compression:
+            return known
         while self.read(_SKIP_BYTES):
             pass
         return self._position

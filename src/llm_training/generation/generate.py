@@ -212,7 +212,7 @@ class _Session:
 def _check(model: Transformer, prompts: Sequence[Sequence[int]], max_new_tokens: int, context: str) -> None:
     vocab_size = model.spec.vocab_size
     if max_new_tokens < 1:
-        raise ConfigError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+        raise ConfigError(f"the number of tokens to write is {max_new_tokens}; it must be at least 1")
     if context not in CONTEXT_MODES:
         raise ConfigError(f"unknown context mode {context!r}; known: {', '.join(CONTEXT_MODES)}")
     for number, prompt in enumerate(prompts):

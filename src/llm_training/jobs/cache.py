@@ -16,6 +16,7 @@ from llm_training.corpus import Plan
 from llm_training.errors import ConfigError, IntegrityError
 from llm_training.events import EventBus, Progress
 from llm_training.jobs import datasets, remote_data
+from llm_training.jobs.clean_reading import clean_reading
 from llm_training.jobs.planning import choose_shape
 from llm_training.runtime.device import Device
 from llm_training.runtime.signals import stop_on_signals
@@ -32,7 +33,8 @@ DIAL_FLOPS = 2e12
 class CacheReport:
     """What was built and what is there.
 
-    ``verified`` is None unless it was asked for; ``view`` is empty when there are no rows of this length yet.
+        ``left`` counts chunks of the plan that are still to be built. ``verified`` is None unless it was asked for; ``view`` is
+    empty when there are no rows of this length yet.
     """
 
     dataset: str
@@ -46,6 +48,7 @@ class CacheReport:
     num_sequences: int
     details: tuple[str, ...]
     verified: bool | None = None
+    left: int = 0
     published: str = ""
 
     def lines(self) -> Sequence[str]:
@@ -58,23 +61,35 @@ class CacheReport:
         repaired = [f"repaired: {reason}" for reason in self.repaired]
         published = [self.published] if self.published else []
         ignored = [f"ignored, not ours: {name}" for name in self.ignored]
-        return [*self.details, *built, *repaired, *ignored, *verified, f"tokens {self.directory}", *rows, *published]
+        left = [f"{self.left:,} chunks are left for the next build"] if self.left else []
+        return [*self.details, *built, *left, *repaired, *ignored, *verified, f"tokens {self.directory}", *rows, *published]
 
 
 def build(
-    config: Config, *, mode: str = "normal", force_rebuild: bool = False, verify: bool = False, publish: str | None = None,
+    config: Config,
+    *,
+    mode: str = "normal",
+    force_rebuild: bool = False,
+    verify: bool = False,
+    max_chunks: int | None = None,
+    publish: str | None = None,
     bus: EventBus | None = None,
-) -> CacheReport:  # fmt: skip
+) -> CacheReport:
     """Build what is missing; with ``verify`` check everything and build nothing.
 
     Args:
+        max_chunks: build at most so many chunks now; the next call builds on.
         publish: a remote folder (``s3://bucket/prefix``) that the finished dataset is sent to.
 
     Raises:
-        ConfigError: the cache itself is remote (it is built locally and published), or ``publish`` is not.
+        ConfigError: ``max_chunks`` below 1, or with ``force_rebuild``, which swaps only what is whole; the cache itself is
+            remote (it is built locally and published), or ``publish`` is not.
         IntegrityError: ``verify`` found damage (all of it named), or the cache under this name holds other data.
         DataError, StorageError, LockedError, StoppedEarly: see the rooms.
     """
+    if max_chunks is not None and (max_chunks < 1 or force_rebuild):
+        what = "--chunks cannot go with --force-rebuild" if force_rebuild else f"--chunks is {max_chunks}, at least 1 can be built"
+        raise ConfigError(what, remedy="leave --chunks out to build everything")
     bus = bus or EventBus()
     if is_remote(config.cache.dir):
         return _verify_remote(config, verify=verify)
@@ -94,7 +109,7 @@ def build(
             name or scanned.name,
             sources=scanned.corpus.fingerprint,
             tokenizer=tokenizer.fingerprint,
-            cleaning=[],
+            cleaning=clean_reading(config.data).identity(),
             is_explicit=name is not None,
         )
         if verify:
@@ -102,7 +117,7 @@ def build(
             view = _require_whole(cache, store, choice.sequence_length, config.cache.packing_strategy)
             return _report(store, view, None)
         chosen = "force_rebuild" if force_rebuild else mode
-        result = datasets.build_cache(scanned, config, tokenizer, directory, identity, bus, stop, mode=chosen)
+        result = datasets.build_cache(scanned, config, tokenizer, directory, identity, bus, stop, mode=chosen, max_chunks=max_chunks)
         store = ChunkStore.open(store_directory(cache, identity))
         view = build_view(cache, store, choice.sequence_length, config.cache.packing_strategy, check_content=mode == "inverse")
         update_registry(cache)
@@ -149,6 +164,7 @@ def _report(store: ChunkStore, view: PackedView | None, result: BuildResult | No
         num_sequences=view.stats.num_rows if view else 0,
         details=tuple(datasets.describe_store(store, view)),
         verified=None if result else True,
+        left=len(store.unbuilt()),
     )
 
 

@@ -30,7 +30,9 @@ from llm_training.training.state import TrainState
 
 STATE_FORMAT = 1
 # Values in the state that a resume must share, and those that are only worth a line.
-FATAL = ("tokenizer", "sequence_length", "effective_batch", "optimizer", "seed", "dataset")
+FATAL = ("tokenizer", "sequence_length", "effective_batch", "optimizer", "seed", "dataset", "document_attention")
+# What checkpoints from before a fact was recorded were made with.
+ASSUMED: Mapping[str, Any] = {"document_attention": False}
 NOTED = ("precision", "threads", "torch", "world_size", "micro_batch", "machine")
 
 
@@ -45,6 +47,7 @@ class RunFacts:
     micro_batch: int
     optimizer: str
     seed: int
+    document_attention: bool
     precision: str
     threads: int
     world_size: int
@@ -56,7 +59,7 @@ class RunFacts:
 
 def make_facts(
     *, dataset: str, tokenizer: Tokenizer, effective_batch: int, micro_batch: int, sequence_length: int, optimizer: str, seed: int,
-    precision: Precision, device: Device, world: World,
+    document_attention: bool, precision: Precision, device: Device, world: World,
 ) -> RunFacts:  # fmt: skip
     """Facts from the parts of a run."""
     return RunFacts(
@@ -67,6 +70,7 @@ def make_facts(
         micro_batch=micro_batch,
         optimizer=optimizer,
         seed=seed,
+        document_attention=document_attention,
         precision=precision.name,
         threads=device.threads,
         world_size=world.size,
@@ -148,7 +152,7 @@ def require_same(recorded: Mapping[str, Any], facts: RunFacts, *, where: str) ->
     Raises:
         IntegrityError: something that decides what is learned differs, old and new named.
     """
-    now = facts.as_json()
+    now, recorded = facts.as_json(), {**ASSUMED, **recorded}
 
     def changes(names: Sequence[str]) -> list[str]:
         return [f"{name}: {recorded.get(name)} -> {now[name]}" for name in names if recorded.get(name) != now[name]]
@@ -158,7 +162,7 @@ def require_same(recorded: Mapping[str, Any], facts: RunFacts, *, where: str) ->
         raise IntegrityError(
             f"the run cannot be resumed with other settings ({'; '.join(fatal)})",
             where=where,
-            remedy="use the settings of the run, or start a new one with --resume never",
+            remedy="use the settings of the run, or another --output-dir for a new one",
         )
     return [f"resuming with {change}: results may differ in rounding" for change in changes(NOTED)]
 
@@ -174,7 +178,7 @@ def require_same_shape(ref: CheckpointRef, recorded: ModelSpec, wanted: ModelSpe
         raise IntegrityError(
             f"the checkpoint holds another model ({'; '.join(differences)})",
             where=str(ref.path),
-            remedy="use the shape of the run, or start a new one with --resume never",
+            remedy="use the shape of the run, or another --output-dir for a new one",
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_training.checkpoint.layout import CheckpointRef, scan
-from llm_training.checkpoint.retention import RetentionPolicy, plan_leftovers, plan_retention
+from llm_training.checkpoint.retention import RetentionPolicy, list_quarantined, plan_leftovers, plan_retention
 from llm_training.checkpoint.store import CheckpointStore
 from llm_training.errors import ConfigError
 from llm_training.monitoring.wording import size
@@ -49,8 +49,8 @@ class CleanupResult:
 
     Attributes:
         entries: the checkpoints that verify, newest first.
-        leftovers: hidden names (unfinished saves, refused checkpoints) and why they are there; all of them go.
-        invalid: visible names that do not verify; they are left alone.
+        leftovers: hidden names (unfinished saves and removals) and why they are there; all of them go.
+        invalid: checkpoints that do not verify, also those put aside under a hidden name; they are left alone.
         is_dry_run: nothing was removed yet.
     """
 
@@ -68,7 +68,8 @@ class CleanupResult:
     def summary(self) -> str:
         """Lines about the whole."""
         freed = size(sum(entry.num_bytes for entry in self.removed))
-        rest = f" and {len(self.leftovers)} leftovers" if self.leftovers else ""
+        count = len(self.leftovers)
+        rest = f" and {count} leftover{'s' if count > 1 else ''}" if count else ""
         lines = [f"leftover {name}: {reason}" for name, reason in self.leftovers]
         if not self.removed and not self.leftovers:
             lines.append("Nothing to remove.")
@@ -126,7 +127,7 @@ def _result(root: Path, store: CheckpointStore, policy: RetentionPolicy, *, is_d
     refs = store.list_valid()
     reasons = {ref.step: reason for ref, reason in plan_retention(refs, policy)}
     valid = {ref.path.name for ref in refs}
-    invalid = tuple(candidate.path.name for candidate in scan(root) if candidate.path.name not in valid)
+    invalid = (*(candidate.path.name for candidate in scan(root) if candidate.path.name not in valid), *list_quarantined(root))
     leftovers = tuple((path.name, reason) for path, reason in plan_leftovers(root))
     return CleanupResult(str(root), tuple(_entry(ref, reasons.get(ref.step, "")) for ref in refs), leftovers, invalid, is_dry_run)
 

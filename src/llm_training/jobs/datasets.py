@@ -20,6 +20,7 @@ from llm_training.cache.catalog import Identity, make_identity, store_directory,
 from llm_training.cache.held_out import held_out_documents
 from llm_training.cache.sealed import digest, read_sealed, write_sealed
 from llm_training.cache.store import TRAIN, ChunkStore, StoreSettings
+from llm_training.cache.store import VALIDATION as HELD_OUT
 from llm_training.cache.view import PackedView, ViewSettings, build_view, view_directory
 from llm_training.checkpoint.layout import STATE_FILE
 from llm_training.config.load import load_config
@@ -28,12 +29,15 @@ from llm_training.corpus import TEST, VALIDATION, Corpus, CorpusSettings, Plan, 
 from llm_training.errors import DataError, IntegrityError, StoppedEarly
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
+from llm_training.jobs.clean_reading import CleanReading, clean_reading
 from llm_training.jobs.models import locate_model
+from llm_training.jobs.recorded import recorded_start
 from llm_training.jobs.remote_data import PLAN_KIND, PLAN_VERSION, RemoteDataset, open_dataset, open_remote_dataset
+from llm_training.jobs.waiting import wait_for_chunks
 from llm_training.runtime.device import usable_cores
 from llm_training.runtime.signals import StopFlag
 from llm_training.runtime.world import World
-from llm_training.storage.durable import make_directory
+from llm_training.storage.durable import make_directory, write_bytes
 from llm_training.storage.reading import read_json
 from llm_training.storage.remote import is_remote
 from llm_training.storage.runs import RunLayout
@@ -41,6 +45,8 @@ from llm_training.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llm_training.tokenizer.train import train_tokenizer
 
 PLANS_DIRECTORY, TOKENIZERS_DIRECTORY = "plans", "tokenizers"
+# The convention of bford.info/cachedir.
+CACHE_TAG, CACHE_SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n# A token cache of llm-training.\n"
 # Starting a process costs seconds of imports, and the encoder itself already uses several threads: on two cores one process
 # packs 80 MB faster than two (benchmarks/results/tokenize_and_pack.json).
 BYTES_WORTH_A_PROCESS = 1_000_000_000
@@ -70,7 +76,11 @@ class ScannedData:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Packed rows and held-out documents, with the tokenizer that made them."""
+    """Packed rows and held-out documents, with the tokenizer that made them.
+
+    ``held_out_slices`` are those whose held-out documents are here: all of the first plan, or with ``cache.growth: live``
+    those that were built when the run began.
+    """
 
     name: str
     tokenizer: Tokenizer
@@ -79,6 +89,7 @@ class PreparedData:
     held_out: Documents
     token_bytes: np.ndarray | None
     train_bytes: int
+    held_out_slices: list[int]
 
     @property
     def sequence_length(self) -> int:
@@ -125,12 +136,21 @@ def _hub_source(config: Config) -> list[str]:
     return [f"hf:{data.dataset_name}{config_part}@{split}" for split in splits] or [f"hf:{data.dataset_name}{config_part}"]
 
 
-def scan_data(config: Config, bus: EventBus, world: World, *, resumed: RunLayout | None = None, is_fresh: bool = False) -> ScannedData:
+def scan_data(
+    config: Config,
+    bus: EventBus,
+    world: World,
+    *,
+    resumed: RunLayout | None = None,
+    is_fresh: bool = False,
+    may_rescan: bool = True,
+) -> ScannedData:
     """Plan the corpus (or continue its plan with what was added) and load a tokenizer if there is one.
 
     Args:
         resumed: the run to go on with; its checkpoint's tokenizer is then the tokenizer.
         is_fresh: plan anew and forget the plan that is there (a forced rebuild of edited sources).
+        may_rescan: continue a plan that is there with what was added to the sources; else take it as it is.
 
     Raises:
         DataError, IntegrityError, StorageError: from the sources and the plan.
@@ -139,7 +159,7 @@ def scan_data(config: Config, bus: EventBus, world: World, *, resumed: RunLayout
         return _scan_remote(config, bus)
     corpus = open_sources(config)
     if world.is_main:
-        plan = _planned(corpus, config, bus, is_fresh=is_fresh)
+        plan = _planned(corpus, config, bus, is_fresh=is_fresh, may_rescan=may_rescan)
         world.wait_patiently()
     else:
         world.wait_patiently()
@@ -164,14 +184,26 @@ def _read_plan(path: Path) -> Plan | None:
     return Plan.from_json(read_sealed(path, PLAN_KIND, PLAN_VERSION)["plan"]) if path.exists() else None
 
 
-def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool) -> Plan:
+def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool, may_rescan: bool) -> Plan:
     path = _plan_path(corpus, config)
     previous = None if is_fresh else _read_plan(path)
+    if previous is not None and not may_rescan:
+        return previous
     plan = make_plan(corpus, previous, notify=lambda line: bus.publish(Notice(message=line)))
+    if plan != previous and plan.skipped:
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(plan.skipped.items()))
+        bus.publish(Notice(message=f"left out of the sources: {counts}", level="warning"))
     if plan != previous:
         make_directory(path.parent)
+        _tag_as_cache(Path(config.cache.dir))
         write_sealed(path, {"kind": PLAN_KIND, "version": PLAN_VERSION, "plan": plan.to_json()})
     return plan
+
+
+def _tag_as_cache(directory: Path) -> None:
+    """Mark the directory for backup programs, and for us when somebody trains on a folder around it."""
+    if not (directory / CACHE_TAG).exists():
+        write_bytes(directory / CACHE_TAG, CACHE_SIGNATURE)
 
 
 def _train_bytes(plan: Plan, validation_fraction: float) -> int:
@@ -196,9 +228,15 @@ def _known_tokenizer(config: Config, resumed: RunLayout | None, bus: EventBus) -
 
 
 def pack_data(
-    scanned: ScannedData, config: Config, bus: EventBus, world: World, stop: StopFlag, *, vocab_size: int, sequence_length: int
-) -> PreparedData:
+    scanned: ScannedData, config: Config, bus: EventBus, world: World, stop: StopFlag,
+    *, vocab_size: int, sequence_length: int, held_out_slices: list[int] | None = None,
+) -> PreparedData:  # fmt: skip
     """Train the tokenizer where there is none, and build what is missing of the cache.
+
+    With ``cache.growth: live`` the chunks that are there are enough, and building is left to others.
+
+    Args:
+        held_out_slices: those that a resumed run is judged by; None: all that are there.
 
     Raises:
         StoppedEarly: a signal came; what was built stays.
@@ -209,18 +247,22 @@ def pack_data(
     if not world.is_main:
         world.wait_patiently()
     if scanned.remote is not None:
-        return _open_remote(scanned, scanned.remote, config, world, sequence_length)
+        return _open_remote(scanned, scanned.remote, config, world, sequence_length, held_out_slices)
     tokenizer, directory = load_or_train_tokenizer(scanned, config, bus, vocab_size=vocab_size)
     identity = make_identity(
         config.cache.name or scanned.name,
         sources=scanned.corpus.fingerprint,
         tokenizer=tokenizer.fingerprint,
-        cleaning=[],
+        cleaning=clean_reading(config.data).identity(),
         is_explicit=config.cache.name is not None,
     )
     cache = Path(config.cache.dir)
     if world.is_main:
-        build_cache(scanned, config, tokenizer, directory, identity, bus, stop)
+        build = functools.partial(build_cache, scanned, config, tokenizer, directory, identity, bus, stop)
+        if config.cache.growth == "live":
+            wait_for_chunks(store_directory(cache, identity), build, bus, stop)
+        else:
+            build()
         store = ChunkStore.open(store_directory(cache, identity))
         view = build_view(cache, store, sequence_length, config.cache.packing_strategy, check_content=False)
         update_registry(cache)
@@ -229,35 +271,45 @@ def pack_data(
         store = ChunkStore.open(store_directory(cache, identity))
         settings = ViewSettings(identity.name, identity.fingerprint, tokenizer.fingerprint, sequence_length, config.cache.packing_strategy)
         view = PackedView.open(view_directory(cache, settings))
-    return _prepared(scanned, config, identity.name, tokenizer, store, view)
+    return _prepared(scanned, config, world, tokenizer, store, view, held_out_slices)
 
 
-def _open_remote(scanned: ScannedData, remote: RemoteDataset, config: Config, world: World, sequence_length: int) -> PreparedData:
+def _open_remote(
+    scanned: ScannedData, remote: RemoteDataset, config: Config, world: World, sequence_length: int, held_out_slices: list[int] | None
+) -> PreparedData:
     view = remote.view(sequence_length, config.cache.packing_strategy, may_build=world.is_main)
     if world.is_main:
         world.wait_patiently()
-    return _prepared(scanned, config, remote.store.settings.dataset, remote.tokenizer, remote.store, view)
+    return _prepared(scanned, config, world, remote.tokenizer, remote.store, view, held_out_slices)
 
 
-def _prepared(scanned: ScannedData, config: Config, name: str, tokenizer: Tokenizer, store: ChunkStore, view: PackedView) -> PreparedData:
+def _prepared(
+    scanned: ScannedData, config: Config, world: World, tokenizer: Tokenizer, store: ChunkStore, view: PackedView,
+    held_out_slices: list[int] | None,
+) -> PreparedData:  # fmt: skip
     if config.cache.validation:
         _verify(store)
+    if held_out_slices is None:
+        held_out_slices = [number for number in range(store.validation_slices) if number in store.records[HELD_OUT]]
+    agreed = world.broadcast(held_out_slices)
+    assert isinstance(agreed, list)
     return PreparedData(
-        name=name,
+        name=store.settings.dataset,
         tokenizer=tokenizer,
         store=store,
         view=view,
-        held_out=Documents(*held_out_documents(store)),
+        held_out=Documents(*held_out_documents(store, agreed)),
         token_bytes=bytes_of_tokens(tokenizer),
         train_bytes=scanned.train_bytes,
+        held_out_slices=agreed,
     )
 
 
 def build_cache(
     scanned: ScannedData, config: Config, tokenizer: Tokenizer, directory: Path, identity: Identity, bus: EventBus, stop: StopFlag,
-    *, mode: str = "normal",
+    *, mode: str = "normal", max_chunks: int | None = None,
 ) -> Any:  # fmt: skip
-    """Build the chunks of a store that are missing; see cache/build.py for the modes and what is raised."""
+    """Build the chunks of a store that are missing, at most ``max_chunks``; see cache/build.py for the modes and what is raised."""
     settings = StoreSettings(
         dataset=identity.name,
         fingerprint=identity.fingerprint,
@@ -268,12 +320,17 @@ def build_cache(
     )
     total = scanned.plan.num_bytes
 
+    done_chunks = 0
+
     def report(progress: BuildProgress) -> None:
+        nonlocal done_chunks
+        done_chunks = progress.done_chunks
         bus.publish(Progress(task="Tokenise and pack", done=progress.done_chunks, total=progress.due_chunks, unit="chunks"))
 
     workers = config.cache.workers or (usable_cores() if total > BYTES_WORTH_A_PROCESS else 1)
     workers = min(workers, max(1, len(scanned.plan.slices)))
-    open_source = functools.partial(_open_for_build, scanned.corpus, scanned.plan, directory if workers > 1 else tokenizer)
+    encoder = directory if workers > 1 else tokenizer
+    open_source = functools.partial(_open_for_build, scanned.corpus, scanned.plan, encoder, clean_reading(config.data))
     result = build_store(
         store_directory(Path(config.cache.dir), identity),
         settings,
@@ -281,20 +338,22 @@ def build_cache(
         open_source,
         mode=mode,
         workers=workers,
-        threads=min(BUILDER_THREADS, usable_cores()),
+        # What can only be read forward would be read once by each.
+        threads=min(BUILDER_THREADS, usable_cores()) if all(file.is_seekable for file in scanned.corpus.files) else 1,
         progress=report,
-        should_stop=lambda: bool(stop),
+        should_stop=lambda: bool(stop) or done_chunks == max_chunks,
     )
     for problem in result.damaged:
         bus.publish(Notice(message=f"rebuilt a damaged chunk: {problem.reason}", level="warning"))
-    if not result.is_complete:
+    if not result.is_complete and stop:
         raise StoppedEarly(f"stopped by {stop.reason} while packing", remedy="the same command builds on from here")
     return result
 
 
-def _open_for_build(corpus: Corpus, plan: Plan, tokenizer: Tokenizer | Path) -> tuple[Any, Tokenizer]:
+def _open_for_build(corpus: Corpus, plan: Plan, tokenizer: Tokenizer | Path, cleaning: CleanReading) -> tuple[Any, Tokenizer]:
     """What one builder reads and encodes with; another process gets the tokenizer as a directory."""
-    return SliceReader(corpus, plan).read_slice, tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer)
+    encoder = tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer)
+    return cleaning.of_slices(SliceReader(corpus, plan).read_slice), encoder
 
 
 def load_or_train_tokenizer(
@@ -313,7 +372,8 @@ def load_or_train_tokenizer(
         return scanned.tokenizer, directory
     settings = config.tokenizer
     # The key names the sources and settings, not the content: growth never trains the tokenizer again.
-    key = digest([scanned.corpus.fingerprint, vocab_size, settings.min_frequency, settings.max_training_bytes])
+    cleaning = clean_reading(config.data)
+    key = digest([scanned.corpus.fingerprint, vocab_size, settings.min_frequency, settings.max_training_bytes, *cleaning.identity()])
     directory = folder / f"{scanned.name}-{vocab_size}-{key[:8]}"
     if not (directory / "tokenizer.json").exists():
         if not may_train:
@@ -321,7 +381,7 @@ def load_or_train_tokenizer(
         reader = SliceReader(scanned.corpus, scanned.plan)
         total = min(scanned.train_bytes, scanned.plan.num_bytes)
         trained = train_tokenizer(
-            (document.text for document in reader.documents(TRAIN)),
+            (document.text for document in cleaning.opened()(reader.documents(TRAIN))),
             vocab_size,
             min_frequency=settings.min_frequency,
             max_training_bytes=settings.max_training_bytes,
@@ -375,7 +435,7 @@ def held_out_of_run(checkpoint: Path, tokenizer: Tokenizer) -> Documents:
     dataset = str(read_json(checkpoint / STATE_FILE)["facts"]["dataset"])
     store = open_dataset(load_config([str(run.config)]).config.cache, dataset)
     store.require_tokenizer(tokenizer.fingerprint)
-    return Documents(*held_out_documents(store))
+    return Documents(*held_out_documents(store, recorded_start(run).get("held_out_slices")))
 
 
 def describe_store(store: ChunkStore, view: PackedView | None) -> Sequence[str]:

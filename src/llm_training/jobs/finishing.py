@@ -99,8 +99,8 @@ def write_samples(context: RunContext, model: Transformer, step: int) -> None:
             stop=StopRules(token_ids=frozenset({data.tokenizer.separator_id})),
         )
     for index, result in enumerate(results, 1):
-        text = settings.prompt + data.tokenizer.decode(result.token_ids)
-        write_bytes(context.layout.samples / f"sample-{index}.txt", text.encode())
+        text = data.tokenizer.decode(result.token_ids)
+        write_bytes(context.layout.samples / f"sample-{index}.txt", (settings.prompt + text).encode())
         context.bus.publish(SampleGenerated(step=step, prompt=settings.prompt, text=text))
 
 
@@ -122,10 +122,15 @@ def say_next_commands(context: RunContext, checkpoint: str, curve: str | None) -
     lines = [f"Checkpoint  {checkpoint}"]
     if curve:
         lines.append(f"Loss curve  {curve}")
+    best = context.layout.checkpoints / "best_model"
+    if best.exists() and best.resolve() != latest.resolve():
+        lines.append(f"Best        {best.parent / best.resolve().name} (lowest held-out loss)")
+        latest = best
+    prompt = " --prompt 'def '" if context.data.name.startswith("stdlib-") else ""
     lines += [
         "",
         "Next:",
-        f"  llm-generate --model-path {latest} --prompt 'def '",
+        f"  llm-generate --model-path {latest}{prompt}",
         f"  llm-evaluate --model-path {latest} --test-data FILE",
         f"  llm-plot {run} --output curves.png",
     ]

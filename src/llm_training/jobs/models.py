@@ -48,9 +48,7 @@ def locate_model(path: str) -> Path:
     if (place / CONFIG_FILE).is_file():
         return place
     if not place.exists():
-        raise ConfigError(
-            f"there is no model at {path}", where="--model-path", remedy="give a checkpoint, a run, or a Hugging Face directory"
-        )
+        raise ConfigError("there is no model here", where=path, remedy="give a checkpoint, a run, or a Hugging Face directory")
     store = place / "checkpoints" if (place / "checkpoints").is_dir() else place
     found = find_checkpoint(store, quarantine=False) if store.is_dir() else None
     if found is None:

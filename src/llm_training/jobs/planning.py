@@ -13,12 +13,13 @@ from llm_training.config.root import Config
 from llm_training.config.training import TrainingConfig
 from llm_training.errors import ConfigError, DataError
 from llm_training.jobs.datasets import PreparedData
-from llm_training.model import sizes
+from llm_training.model import attention, sizes
 from llm_training.model.spec import ModelSpec
 from llm_training.runtime.device import Device, Precision
 from llm_training.training import dial
 from llm_training.training.build import RateSettings
 from llm_training.training.compiling import CompileChoice
+from llm_training.training.documents import DocumentChoice, choose_document_attention
 from llm_training.training.optimizers import OptimizerSettings
 from llm_training.training.plan import TrainingPlan, default_interval, steps_for_epochs, warmup_for_ratio
 
@@ -37,6 +38,7 @@ MUON_RATE, MUON_ADAMW_RATE, MUON_BETA1 = 0.02, 0.01, 0.8
 ADAMW_RATE, ADAMW_RATE_WIDTH, ADAMW_BETA1, ADAMW_WEIGHT_DECAY = 1e-3, 256, 0.9, 0.1
 # Weights of another model are moved little; the usual order of magnitude for continuing them.
 FINE_TUNING_RATE = 5e-5
+MANY_PASSES = 16
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,37 @@ def optimizer_settings(config: Config, precision: Precision, hidden_size: int) -
     )
 
 
+def probe_kernels(config: Config, spec: ModelSpec, device: Device, precision: Precision) -> None:
+    """Before documents are left to FlexAttention on a GPU, see that it runs there."""
+    if device.kind == "cuda" and config.cache.document_attention != "false" and attention.HAS_TRITON:
+        attention.probe_flex(
+            device.torch,
+            precision.dtype,
+            num_heads=spec.num_attention_heads,
+            num_kv=spec.num_key_value_heads,
+            head_dim=spec.head_dim,
+        )
+
+
+def choose_documents(config: Config, spec: ModelSpec, sequence_length: int, device: Device, precision: Precision) -> DocumentChoice:
+    """Whether attention stays inside the documents of a row, for a run that starts here."""
+    kernel = attention.choose(
+        spec.attention,
+        device_type=device.kind,
+        dtype=precision.dtype,
+        num_tokens=sequence_length,
+        dropout=spec.attention_dropout,
+        has_documents=True,
+    )
+    return choose_document_attention(config.cache.document_attention, device, strategy=config.cache.packing_strategy, kernel=kernel.name)
+
+
+def uses_documents(config: Config, start: Mapping[str, Any]) -> bool:
+    """The same for a run that has started: what is asked for, else what its start recorded (nothing, before the choice existed)."""
+    wanted = config.cache.document_attention
+    return wanted == "true" if wanted != "auto" else bool(start.get("document_attention"))
+
+
 def rate_settings(training: TrainingConfig, optimizer: OptimizerSettings) -> RateSettings:
     """Peaks and floor for the schedule."""
     return RateSettings(training.lr_schedule, optimizer.learning_rate, optimizer.muon_learning_rate, training.min_learning_rate)
@@ -258,6 +291,20 @@ def warn_about_partial_cache(plan: TrainingPlan) -> str | None:
     return (
         f"warm-up takes {plan.warmup_steps:,} steps, but the run has {plan.total_steps:,} with what the cache holds now: "
         "the rate reaches its peak only if the cache grows or the run is made longer"
+    )
+
+
+def warn_about_repetition(plan: TrainingPlan, num_tokens: int) -> str | None:
+    """A line when the run sees each of its ``num_tokens`` unique tokens more often than does any good.
+
+    Up to about four passes are worth nearly as much as new text, past sixteen little is left (Muennighoff et al. 2023).
+    """
+    passes = plan.target_tokens / max(1, num_tokens)
+    if passes <= MANY_PASSES:
+        return None
+    return (
+        f"the run passes {passes:,.0f} times over {num_tokens:,} tokens and will learn them by heart: give more text or less time; "
+        "best_model keeps the best point"
     )
 
 
@@ -338,6 +385,7 @@ def describe_plan(
     device: Device,
     precision: Precision,
     data: PreparedData | None = None,
+    documents: DocumentChoice | None = None,
     compiled: CompileChoice | None = None,
 ) -> tuple[str, ...]:
     """The plan as aligned lines: what is trained, on what, for how long, and why so."""
@@ -364,6 +412,8 @@ def describe_plan(
         ("Size", choice.reason if is_dialled else "as configured"),
         ("Device", f"{device.name}; {precision.name} ({precision.reason})"),
     ]  # fmt: skip
+    if documents is not None:
+        rows.append(("Documents", documents.line))
     if compiled is not None:
         rows.append(("Compile", f"{'on' if compiled.is_on else 'off'} ({compiled.reason})"))
     rows += [

@@ -1,29 +1,38 @@
 """Job: texts into train and validation files with a tokenizer beside them.
 
-The folder holds ``train.json`` and ``validation.json`` (JSON Lines; ``test.json`` when the sources have a test split), the
-tokenizer (``tokenizer.json`` and what transformers reads beside it, ``vocab.json`` and ``merges.txt``), ``stats.json``, and,
-written last, ``manifest.json``. With a given tokenizer the token ids are written too, as text (``train.ids``). Same input
-and settings give the same bytes. Documents keep their id and metadata.
+The folder holds ``train.json`` and ``validation.json`` (JSON Lines; ``test.json`` when the sources have a test split; Parquet shards on
+request), the tokenizer (``tokenizer.json`` and what transformers reads beside it, ``vocab.json`` and ``merges.txt``),
+``stats.json``, and, written last, ``manifest.json``. With a given tokenizer the token ids are written too, as text
+(``train.ids``). Same input and settings give the same bytes, whatever the number of workers and however often it was killed before.
+Documents keep their id and metadata.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Protocol
 
-from llm_training.corpus import TEST, TRAIN, VALIDATION, Corpus, CorpusSettings, Document, Plan, SliceReader, make_plan, open_corpus
+from llm_training.corpus import TEST, TRAIN, Corpus, CorpusSettings, Document, Plan, SliceReader, make_plan, open_corpus
 from llm_training.errors import ConfigError, DataError
 from llm_training.events import EventBus, Notice, Progress
+from llm_training.jobs.clean_corpus import WORK_FOLDER, CleanedCorpus, CleaningPlan, clean_corpus
+from llm_training.jobs.clean_slices import BadRecords, bad_lines
+from llm_training.jobs.document_writer import FORMATS, DocumentWriter
 from llm_training.jobs.prepared_folder import PreparedFolder
-from llm_training.jobs.text_statistics import SplitStatistics, cut_to_length
+from llm_training.storage.durable import make_directory, remove_tree, write_stream
 from llm_training.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 # Text that a tokenizer of this many entries is worth training on, bytes; the last one that fits is taken.
 VOCABULARIES = ((0, 4_096), (20_000_000, 8_192), (200_000_000, 16_384), (2_000_000_000, 32_768), (20_000_000_000, 49_152))
 SHORTEST_LENGTH = 8
-_BATCH_CHARACTERS = 1 << 21
+DROPPED_FILE: Final = "dropped.jsonl"
+# Places of unreadable records that stats.json lists.
+_MAX_LISTED: Final = 10_000
+# Small enough that two workers end at about the same time.
+_SLICE_BYTES: Final = 2 << 20
+_DOCUMENTS_PER_LINE: Final = 500
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,16 @@ def chosen_tokenizer(*, vocab: str | None = None, merges: str | None = None, tok
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What was written. ``splits`` has documents, bytes and tokens of each split by name."""
+    """What was written.
+
+    Attributes:
+        splits: documents, bytes and tokens of each split by name.
+        dropped: documents that went, by ``step: reason``.
+        changes: documents or stretches changed, by kind.
+        bad: records that could not be read: reason and place.
+        num_documents: documents that were read.
+        num_leaks: training documents that stand in another split too.
+    """
 
     output: str
     files: tuple[str, ...]
@@ -61,6 +79,10 @@ class PrepareResult:
     dropped: dict[str, int]
     vocab_size: int
     tokenizer: str
+    changes: dict[str, int] = field(default_factory=dict)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    num_documents: int = 0
+    num_leaks: int = 0
 
     def facts(self) -> dict[str, str]:
         """Lines for people."""
@@ -68,9 +90,28 @@ class PrepareResult:
             name.capitalize(): f"{split['num_documents']:,} documents, {split['num_bytes']:,} bytes" for name, split in self.splits.items()
         }
         shown["Tokenizer"] = f"{self.vocab_size:,} entries, fingerprint {self.tokenizer[:8]}"
-        if self.dropped:
-            shown["Left out"] = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
+        if self.changes:
+            shown["Changed"] = ", ".join(f"{count:,} {kind}" for kind, count in self.changes.items())
+        if self.num_leaks:
+            shown["Leaks"] = f"{self.num_leaks:,} training documents stand in another split too"
         return shown | {"Written": f"{self.output}: {', '.join(self.files)}"}
+
+    def reasons(self) -> list[tuple[str, str, str, str]]:
+        """Step, reason, number and share of documents of everything that went, most frequent first."""
+        total = max(1, self.num_documents + len(self.bad))
+        rows: list[tuple[str, str, str, str]] = []
+        for name, count in sorted(self.dropped.items(), key=lambda item: (-item[1], item[0])):
+            step, _, reason = name.partition(": ")
+            rows.append((step, reason, f"{count:,}", f"{count / total:.2%}"))
+        return rows
+
+
+class Texts(Protocol):
+    """Documents to be written, cleaned or as they are."""
+
+    def documents(self, split: str | None = None) -> Iterator[Document]:
+        """Those of one split, or all."""
+        ...
 
 
 def prepare(
@@ -85,6 +126,11 @@ def prepare(
     validation_fraction: float = 0.05,
     text_field: str = "text",
     skip_bad: bool = False,
+    max_bad_fraction: float = 0.01,
+    cleaning: CleaningPlan | None = None,
+    keep_dropped: str | None = None,
+    allow_leaks: bool = False,
+    workers: int = 0,
     bus: EventBus | None = None,
 ) -> PrepareResult:
     """Prepare texts.
@@ -96,34 +142,56 @@ def prepare(
         max_length: tokens of a document at most; longer ones are cut into pieces. None leaves them whole.
         tokenizer_files: an existing tokenizer instead; then token ids are written too.
         create_stats: measure words, tokens and lengths as well.
-        format: ``jsonl``.
+        format: ``jsonl`` or ``parquet``.
+        max_bad_fraction: share of unreadable records above which even a lenient reading stops.
+        cleaning: what to clean and how; None leaves every text as it is.
+        keep_dropped: folder for a file with everything that went, and why.
+        allow_leaks: go on when the same text stands in training and held-out documents.
+        workers: processes that clean; 0 takes what the amount of text is worth.
 
     Raises:
         ConfigError: settings out of range or contradicting.
-        DataError: no documents, bad ones in a strict reading, or too little text for the vocabulary.
-        LockedError, StorageError, IntegrityError: see the rooms.
+        DataError: no documents, bad ones in a strict reading, leaks, or too little text for the vocabulary.
+        LockedError, StorageError, IntegrityError, PeerError: see the rooms.
     """
     bus = bus or EventBus()
     _check(input, format=format, vocab_size=vocab_size, max_length=max_length, fraction=validation_fraction, given=tokenizer_files)
-    settings = CorpusSettings(text_field=text_field, validation_fraction=validation_fraction, skip_bad=skip_bad)
+    settings = CorpusSettings(
+        text_field=text_field,
+        validation_fraction=validation_fraction,
+        skip_bad=skip_bad,
+        max_bad_fraction=max_bad_fraction,
+        slice_bytes=_SLICE_BYTES,
+    )
     corpus = open_corpus(input, settings)
     tokenizer = tokenizer_files.load() if tokenizer_files else None
-    with PreparedFolder(Path(output)) as folder:
+    with PreparedFolder(Path(output), format=format) as folder:
         folder.refuse_sources(file.path for file in corpus.files)
         plan = make_plan(corpus, notify=lambda line: bus.publish(Notice(message=line)))
+        texts: PlainTexts | CleanedCorpus = PlainTexts(corpus, plan, bus)
+        if cleaning is not None:
+            texts = clean_corpus(corpus, plan, cleaning, Path(output), workers=workers, keeps_dropped=keep_dropped is not None, bus=bus)
         if tokenizer is None:
-            tokenizer = _train(corpus, plan, vocab_size, bus)
-        writer = _Writer(folder, tokenizer, max_length, with_ids=tokenizer_files is not None, with_lengths=create_stats)
-        reader = SliceReader(corpus, plan)
-        try:
-            writer.write(_watched(reader.documents(), reader, plan, bus, "Writing documents"))
-        finally:
-            reader.close()
+            tokenizer = _train(texts, plan, vocab_size, bus)
+        writer = DocumentWriter(
+            folder, tokenizer, max_length, with_ids=tokenizer_files is not None, with_lengths=create_stats, format=format
+        )
+        writer.write(_watched(texts.documents(), bus))
         if not writer.statistics[TRAIN].num_documents:
             raise DataError(
                 "there are no training documents in the source", where=", ".join(input), remedy="add files that are not held out"
             )
-        return _finish(folder, writer, reader, plan, tokenizer, output)
+        num_leaks = writer.count_leaks()
+        if num_leaks and not allow_leaks:
+            raise DataError(
+                f"{num_leaks:,} training documents stand in held-out documents too, but for white space",
+                remedy="remove them (--deduplicate), or go on all the same (--allow-leaks)",
+            )
+        if keep_dropped is not None:
+            _write_dropped(Path(keep_dropped), texts)
+        result = _finish(folder, writer, texts, plan, tokenizer, output, num_leaks)
+    remove_tree(Path(output) / WORK_FOLDER)
+    return result
 
 
 def _check(
@@ -132,8 +200,8 @@ def _check(
     problems: list[str] = []
     if not input:
         problems.append("no source of text was given; at --input; give a file, a folder or a URI")
-    if format != "jsonl":
-        problems.append(f"--format is {format} but must be jsonl")
+    if format not in FORMATS:
+        problems.append(f"--format is {format} but must be one of {', '.join(FORMATS)}")
     if max_length is not None and max_length < SHORTEST_LENGTH:
         problems.append(f"--max-length is {max_length} but must be at least {SHORTEST_LENGTH}")
     if not 0 <= fraction <= 0.5:
@@ -144,76 +212,105 @@ def _check(
         raise ConfigError("wrong flags", problems=problems)
 
 
-def _train(corpus: Corpus, plan: Plan, vocab_size: int | None, bus: EventBus) -> Tokenizer:
-    reader = SliceReader(corpus, plan)
-    documents = _watched(reader.documents(TRAIN), reader, plan, bus, "Training the tokenizer")
+def _train(texts: Texts, plan: Plan, vocab_size: int | None, bus: EventBus) -> Tokenizer:
     size = vocab_size or [entries for least, entries in VOCABULARIES if plan.num_bytes >= least][-1]
-    try:
-        return train_tokenizer((document.text for document in documents), size, allow_smaller=vocab_size is None)
-    finally:
-        reader.close()
+    bus.publish(Progress(task="Training the tokenizer", done=0, total=1, unit=""))
+    trained = train_tokenizer((document.text for document in texts.documents(TRAIN)), size, allow_smaller=vocab_size is None)
+    bus.publish(Progress(task="Training the tokenizer", done=1, total=1, unit=""))
+    return trained
 
 
-def _watched(documents: Iterator[Document], reader: SliceReader, plan: Plan, bus: EventBus, task: str) -> Iterator[Document]:
-    shown = -1.0
+def _watched(documents: Iterator[Document], bus: EventBus) -> Iterator[Document]:
+    done = 0
     for document in documents:
-        if reader.report.num_bytes != shown:
-            shown = reader.report.num_bytes
-            bus.publish(Progress(task=task, done=shown, total=plan.num_bytes, unit="B"))
+        done += 1
+        if done % _DOCUMENTS_PER_LINE == 0:
+            bus.publish(Progress(task="Writing documents", done=done, total=None, unit="documents"))
         yield document
-    if shown != plan.num_bytes:
-        bus.publish(Progress(task=task, done=plan.num_bytes, total=plan.num_bytes, unit="B"))
+    bus.publish(Progress(task="Writing documents", done=done, total=done, unit="documents"))
 
 
-class _Writer:
-    """Documents to their files, in batches for the encoder."""
+class PlainTexts:
+    """The documents of a plan as they are."""
 
-    def __init__(self, folder: PreparedFolder, tokenizer: Tokenizer, max_length: int | None, *, with_ids: bool, with_lengths: bool) -> None:
-        self._folder = folder
-        self._tokenizer = tokenizer
-        self._max_length = max_length
-        self._with_ids = with_ids
-        self._encodes = with_ids or with_lengths
-        self.statistics: dict[str, SplitStatistics] = {split: SplitStatistics(with_lengths=with_lengths) for split in (TRAIN, VALIDATION)}
+    def __init__(self, corpus: Corpus, plan: Plan, bus: EventBus) -> None:
+        self._corpus, self._plan = corpus, plan
+        self.report = BadRecords()
+        self.changes: dict[str, int] = {}
 
-    def write(self, documents: Iterator[Document]) -> None:
-        batch: list[Document] = []
-        size = 0
-        for document in documents:
-            batch.append(document)
-            size += len(document.text)
-            if size >= _BATCH_CHARACTERS:
-                self._write_batch(batch)
-                batch, size = [], 0
-        self._write_batch(batch)
+    def documents(self, split: str | None = None) -> Iterator[Document]:
+        """Documents of one split, or all; raises as `SliceReader.documents`."""
+        reader = SliceReader(self._corpus, self._plan)
+        self.report = reader.report = BadRecords()
+        try:
+            yield from reader.documents(split)
+        finally:
+            reader.close()
 
-    def _write_batch(self, documents: Sequence[Document]) -> None:
-        entries = [entry for document in documents for entry in self._entries(document)]
-        counts: Sequence[int | None] = [None] * len(entries)
-        if self._encodes and entries:
-            ids, offsets = self._tokenizer.encode_documents([text for _, _, text in entries])
-            counts = (offsets[1:] - offsets[:-1]).tolist()
-            if self._with_ids:
-                for (document, _, _), start, stop in zip(entries, offsets[:-1], offsets[1:], strict=True):
-                    self._folder.write_ids(document.split, ids[start:stop].tolist(), self._tokenizer.separator_id)
-        for (document, name, text), count in zip(entries, counts, strict=True):
-            statistics = self.statistics.setdefault(document.split, SplitStatistics(with_lengths=bool(self._encodes)))
-            statistics.add(text, count)
-            self._folder.write_document(document.split, {**document.metadata, "id": name, "text": text})
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Records left out of the last reading, by reason."""
+        return {f"read: {reason}": count for reason, count in self.report.dropped.items()}
 
-    def _entries(self, document: Document) -> list[tuple[Document, str, str]]:
-        pieces = [document.text] if self._max_length is None else cut_to_length(document.text, self._max_length, self._tokenizer.encode)
-        if len(pieces) == 1:
-            return [(document, document.id, document.text)]
-        return [(document, f"{document.id}#{number}", piece) for number, piece in enumerate(pieces)]
+    @property
+    def bad(self) -> list[tuple[str, str]]:
+        """Reason and place of those."""
+        return [(reason, where) for reason, where, _ in self.report.places]
+
+    @property
+    def num_documents(self) -> int:
+        """Documents of the last reading."""
+        return self.report.num_documents
+
+    def dropped_lines(self) -> Iterator[bytes]:
+        """See `CleanedCorpus.dropped_lines`."""
+        yield from bad_lines(self.bad)
 
 
-def _finish(folder: PreparedFolder, writer: _Writer, reader: SliceReader, plan: Plan, tokenizer: Tokenizer, output: str) -> PrepareResult:
+def _write_dropped(folder: Path, texts: PlainTexts | CleanedCorpus) -> None:
+    make_directory(folder)
+    with write_stream(folder / DROPPED_FILE) as sink:
+        for lines in texts.dropped_lines():
+            sink.write(lines)
+
+
+def _finish(
+    folder: PreparedFolder,
+    writer: DocumentWriter,
+    texts: PlainTexts | CleanedCorpus,
+    plan: Plan,
+    tokenizer: Tokenizer,
+    output: str,
+    num_leaks: int,
+) -> PrepareResult:
     splits = {name: found.as_json() for name, found in writer.statistics.items() if name != TEST or found.num_documents}
-    dropped = {**plan.skipped, **reader.report.dropped}
+    dropped = {f"read: {reason}": count for reason, count in plan.skipped.items()} | dict(sorted(texts.dropped.items()))
+    changes = dict(sorted(texts.changes.items()))
     folder.write_bytes({**tokenizer.files(), **tokenizer.vocab_files()})
     folder.write_json(
-        "stats.json", {"splits": splits, "dropped": dropped, "vocab_size": tokenizer.vocab_size, "tokenizer": tokenizer.fingerprint}
+        "stats.json",
+        {
+            "splits": splits,
+            "num_documents_read": texts.num_documents,
+            "dropped": dropped,
+            "changes": changes,
+            "unreadable": [{"reason": reason, "place": place} for reason, place in texts.bad[:_MAX_LISTED]],
+            "num_leaks": num_leaks,
+            "vocab_size": tokenizer.vocab_size,
+            "tokenizer": tokenizer.fingerprint,
+        },
     )
-    files = folder.seal({"tokenizer": tokenizer.fingerprint, "splits": list(splits)})
-    return PrepareResult(output, files, splits, dropped, tokenizer.vocab_size, tokenizer.fingerprint)
+    documents = writer.close()
+    files = folder.seal({"tokenizer": tokenizer.fingerprint, "splits": list(splits), "documents": documents})
+    return PrepareResult(
+        output,
+        files,
+        splits,
+        dropped,
+        tokenizer.vocab_size,
+        tokenizer.fingerprint,
+        changes=changes,
+        bad=texts.bad,
+        num_documents=texts.num_documents,
+        num_leaks=num_leaks,
+    )

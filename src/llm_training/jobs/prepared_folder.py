@@ -6,6 +6,7 @@ is and that it is not valid, then renames, then writes the real one; so a killed
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,7 @@ _BUFFER_BYTES: Final = 1 << 20
 _SPLITS: Final = ("train", "validation", "test")
 # Found without a manifest of ours, these are somebody else's.
 _OWN_NAMES: Final = (*(name for split in _SPLITS for name in (documents_name(split), f"{split}.ids")), "stats.json", MANIFEST_NAME)
+_SHARD_PATTERN: Final = f"({'|'.join(_SPLITS)})-[0-9]{{5}}\\.parquet"
 
 
 class PreparedFolder:
@@ -37,8 +39,9 @@ class PreparedFolder:
         StorageError: the disk refuses.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, format: str = "jsonl") -> None:
         self.path = path
+        self._format = format
         self._lock = FileLock(path / _LOCK_NAME, what=f"the folder {path}")
         self._streams = ExitStack()
         self._open: dict[str, tuple[DurableFile, bytearray]] = {}
@@ -49,7 +52,7 @@ class PreparedFolder:
         try:
             self._require_own()
             remove_leftovers(self.path)
-            for split in _SPLITS[:2]:
+            for split in _SPLITS[:2] if self._format == "jsonl" else ():
                 self._stream(documents_name(split))
         except BaseException:
             self._lock.release()
@@ -63,11 +66,16 @@ class PreparedFolder:
             self._lock.release()
 
     def _require_own(self) -> None:
-        present = [name for name in _OWN_NAMES if (self.path / name).exists()]
+        present = self._present()
         if present and not self._is_prepared():
             raise ConfigError(
                 f"the folder holds {present[0]}, which no preparation wrote", where=str(self.path), remedy="choose another --output"
             )
+
+    def _present(self) -> list[str]:
+        """Names in the folder that a preparation would write."""
+        shards = sorted(entry.name for entry in self.path.iterdir() if re.fullmatch(_SHARD_PATTERN, entry.name))
+        return [*(name for name in _OWN_NAMES if (self.path / name).exists()), *shards]
 
     def _is_prepared(self) -> bool:
         try:
@@ -81,6 +89,10 @@ class PreparedFolder:
         taken = next((path for path in paths if path.resolve() in own), None)
         if taken is not None:
             raise ConfigError(f"the source {taken} would be replaced by the output", remedy="choose another --output")
+
+    def open_shard(self, split: str, number: int) -> DurableFile:
+        """A new shard of a split: a sink for pyarrow."""
+        return self._stream(f"{split}-{number:05d}.parquet")[0]
 
     def write_document(self, split: str, record: Mapping[str, object]) -> None:
         """Append a document as one line of JSON."""
@@ -117,8 +129,8 @@ class PreparedFolder:
             sink.write(bytes(buffer))
         write_manifest(self.path, {}, extra={"kind": PREPARED_KIND, "is_finished": False})
         self._streams.close()
-        for name in _OWN_NAMES:
-            if name not in self._open and name != MANIFEST_NAME and (self.path / name).exists():
+        for name in self._present():
+            if name not in self._open and name != MANIFEST_NAME:
                 remove_file(self.path / name)
         records = {name: sink.record for name, (sink, _) in self._open.items()}
         write_manifest(self.path, records, extra={"kind": PREPARED_KIND, "is_finished": True, **extra})

@@ -14,8 +14,8 @@ from llm_training.jobs.logs import locate_run
 from llm_training.jobs.remote_data import open_dataset, open_view
 
 
-def documents_of_step(run: str, step: int) -> list[tuple[int, str, str, int, int]]:
-    """The documents whose tokens made a step: row, id, source, position in the source, tokens.
+def documents_of_step(run: str, step: int) -> list[tuple[int, str, str, int, int, int]]:
+    """The documents whose tokens made a step: row, id, source, record in the source, first token in the document, tokens.
 
     Args:
         run: a run directory or name.
@@ -40,4 +40,4 @@ def documents_of_step(run: str, step: int) -> list[tuple[int, str, str, int, int
     dataset = PackedDataset(store, open_view(config.cache, store, plan.sequence_length), progress.pin)
     rows = order_of_plan(plan, int(facts["seed"])).rows((step - 1) * plan.effective_batch, step * plan.effective_batch)
     described = dataset.describe(np.asarray(rows, dtype=np.int64))
-    return [(row.row, piece.id, piece.source, piece.position, piece.num_tokens) for row in described for piece in row.pieces]
+    return [(row.row, piece.id, piece.source, piece.position, piece.start, piece.num_tokens) for row in described for piece in row.pieces]

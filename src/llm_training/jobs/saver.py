@@ -59,6 +59,11 @@ class Saver:
         self._publish(self._store.collect())
         return time.perf_counter() - began
 
+    def poll(self) -> None:
+        """Tell of a save that has ended meanwhile. Raises what it raised."""
+        if self._context.world.is_main:
+            self._publish(self._store.collect())
+
     def wait(self) -> str:
         """Wait on every rank for the save in flight; path of the newest committed checkpoint."""
         self.finish()

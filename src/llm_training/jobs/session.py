@@ -16,7 +16,7 @@ import psutil
 import torch
 
 from llm_training.cache.loader import BatchLoader
-from llm_training.cache.pins import Pin, find_growth, pin_all
+from llm_training.cache.pins import Pin, pin_all
 from llm_training.checkpoint.layout import CheckpointRef
 from llm_training.checkpoint.load import load_config
 from llm_training.checkpoint.retention import RetentionPolicy
@@ -27,6 +27,7 @@ from llm_training.events import CacheGrown, EvaluationCompleted, Notice
 from llm_training.jobs import checkpointing, planning
 from llm_training.jobs.context import RunContext
 from llm_training.jobs.feed import Feed
+from llm_training.jobs.growth import GrowthFinder
 from llm_training.jobs.run_directory import changed_fields
 from llm_training.jobs.saver import Saver
 from llm_training.jobs.starting_point import choose_spec, fill
@@ -35,11 +36,9 @@ from llm_training.model.transformer import Transformer
 from llm_training.monitoring.throughput import Throughput, mfu_fraction
 from llm_training.runtime.device import Device, Precision
 from llm_training.storage.append import JsonlAppender, read_jsonl
-from llm_training.storage.runs import RunLayout
 from llm_training.training.build import build_optimizer, build_stepper
 from llm_training.training.compiling import choose_compile
 from llm_training.training.decisions import Decisions
-from llm_training.training.dial import Choice
 from llm_training.training.guard import Guard, LossScale
 from llm_training.training.loop import Session
 from llm_training.training.pacing import Pacer
@@ -53,6 +52,7 @@ SMALLEST_BUDGET_SHARE = 0.8
 SIDE_SHARE = 0.03
 # What the plan, the start or the record decides: a resume says that it holds.
 HELD_FIELDS = {
+    "model.size",
     "training.precision",
     "training.compile",
     "training.eval_steps",
@@ -130,6 +130,9 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
     assert isinstance(recorded, list)
     decisions = Decisions(recorded, log.append if log else lambda _: None)
     restored = checkpointing.read_progress(ref) if ref else None
+    planning.probe_kernels(
+        config, choose_spec(config, context.choice, context.data.tokenizer.vocab_size), context.device, context.precision
+    )
     start = _decide_start(context, decisions, peak_flops=peak_flops, waited_seconds=waited_seconds)
     device, precision = context.device, Precision(start["precision"], context.precision.reason)
     spec = choose_spec(config, context.choice, context.data.tokenizer.vocab_size)
@@ -142,6 +145,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
         begun_on=int(start["world_size"]),
     )
     settings = planning.optimizer_settings(config, precision, spec.hidden_size)
+    uses_documents = planning.uses_documents(config, start)
     facts = checkpointing.make_facts(
         dataset=context.data.name,
         tokenizer=context.data.tokenizer,
@@ -150,6 +154,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
         sequence_length=context.data.sequence_length,
         optimizer=settings.name,
         seed=config.training.seed,
+        document_attention=uses_documents,
         precision=precision,
         device=device,
         world=world,
@@ -174,7 +179,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
         pin = Pin.from_json(start["pin"])
         state = TrainState(TrainingPlan.from_json(start["plan"]))
     loss_scale = LossScale(**state.loss_scale) if state.loss_scale else LossScale.for_precision(precision.name)
-    feed = Feed(context, state.plan, pin, batching.micro)
+    feed = Feed(context, state.plan, pin, batching.micro, with_documents=uses_documents)
     saver = Saver(context, model, optimizer, facts, store)
     saver.state, saver.pin, saver.loss_scale = state, pin, loss_scale
     if ref is not None and ref.validation_loss is not None:
@@ -203,18 +208,10 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
     if outcome is None and start["compile"]:
         decisions.record(0, "compiled", is_on=not problems)
     session = _assemble(context, state, stepper, feed, saver, decisions, start, settings, model, precision, peak_flops, clock)
-    _take_in_growth(context, session, feed)
+    _take_in_growth(context, session)
     _take_new_length(context, session, feed)
     lines = tuple(start["lines"]) if state.step == 0 else _resume_lines(state)
     return OpenedSession(context, session, model, saver, lines, feed.loader, log, batching.micro)
-
-
-def recorded_choice(layout: RunLayout | None) -> Choice | None:
-    """The dial's choice that an earlier session of the run recorded: another speed measured today must not change the model."""
-    if layout is None or not layout.decisions.exists():
-        return None
-    start = Decisions(read_jsonl(layout.decisions), lambda _: None).at(0, "start")
-    return Choice(**start["choice"]) if start else None
 
 
 def _find_checkpoint(context: RunContext, store: CheckpointStore) -> CheckpointRef | None:
@@ -240,9 +237,10 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
 
     def choose() -> dict[str, Any]:
         pin = pin_all(context.data.view)
+        spec = choose_spec(context.config, context.choice, context.data.tokenizer.vocab_size)
         estimate = planning.estimate_run(
             context.config,
-            choose_spec(context.config, context.choice, context.data.tokenizer.vocab_size),
+            spec,
             context.choice,
             sequences=pin.num_rows,
             sequence_length=context.data.sequence_length,
@@ -250,28 +248,32 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
             world_size=context.world.size,
             device=context.device,
         )
+        documents = planning.choose_documents(context.config, spec, context.data.sequence_length, context.device, context.precision)
         compiled = choose_compile(context.config.training.compile, context.device, estimate.seconds)
         budget = planning.budget_seconds(context.config.training)
         return {
             "choice": asdict(context.choice),
             "plan": estimate.plan.as_json(),
             "pin": pin.to_json(),
+            "held_out_slices": context.data.held_out_slices,
             "effective_batch": estimate.plan.effective_batch,
             "micro_batch": estimate.micro_batch,
             "world_size": context.world.size,
             "precision": context.precision.name,
             "compile": compiled.is_on,
+            "document_attention": documents.is_on,
             "deadline_seconds": None if budget is None else max(budget - waited_seconds, SMALLEST_BUDGET_SHARE * budget),
             "eval_tokens": context.config.evaluation.max_tokens or planning.default_eval_tokens(estimate.plan),
             "lines": planning.describe_plan(
                 estimate,
-                choose_spec(context.config, context.choice, context.data.tokenizer.vocab_size),
+                spec,
                 context.choice,
                 dataset=context.data.name,
                 train_bytes=context.data.train_bytes,
                 device=context.device,
                 precision=context.precision,
                 data=context.data,
+                documents=documents,
                 compiled=compiled,
             ),
         }
@@ -295,6 +297,7 @@ def _assemble(
     rates = planning.rate_settings(config.training, settings)
     flops = planning.flops_per_token(model.spec, data.sequence_length)
     deadline = start["deadline_seconds"]
+    pacer = None if deadline is None else _pacer(float(deadline), state, feed)
 
     def evaluate() -> EvaluationCompleted | None:
         if not data.held_out.num_tokens:
@@ -342,6 +345,8 @@ def _assemble(
         state.plan = old.joined(Join(step=state.step, total_steps=int(record["total_steps"]), sequences=pin.num_rows, reason="growth"))
         feed.grow(state.plan, pin)
         saver.pin = pin
+        if pacer is not None:
+            pacer.most_steps = feed.given_length()
         context.bus.publish(
             CacheGrown(
                 step=state.step,
@@ -365,11 +370,14 @@ def _assemble(
         rates=lambda step: rates.at(step, state.plan),
         evaluate=evaluate,
         save=saver.save,
+        poll_saves=saver.poll,
         epoch_at=feed.epoch_at,
         take_in=take_in,
         mfu=lambda speed: mfu_fraction(speed, flops, peak_flops * world.size),
         memory_bytes=_memory_reader(context.device),
-        pacer=None if deadline is None else _pacer(float(deadline), state, feed),
+        find_growth=GrowthFinder(context, state, feed, pacer).propose,
+        growth_check_steps=config.cache.growth_check_steps if config.cache.growth == "live" else 0,
+        pacer=pacer,
         saves_at_epochs=state.plan.epochs is not None,
     )
 
@@ -381,7 +389,7 @@ def _pacer(deadline_seconds: float, state: TrainState, feed: Feed) -> Pacer:
     return pacer
 
 
-def _take_in_growth(context: RunContext, session: Session, feed: Feed) -> None:
+def _take_in_growth(context: RunContext, session: Session) -> None:
     """On resume: rows that the cache has gained join the run here, unless an earlier session already recorded what joins here."""
     state, decisions = session.state, session.decisions
     if state.step == 0:
@@ -393,19 +401,9 @@ def _take_in_growth(context: RunContext, session: Session, feed: Feed) -> None:
         return
     if decisions.is_replaying(state.step + 1) or already or context.config.cache.growth == "off":
         return
-    growth = find_growth(context.data.view, feed.pin)
-    if not growth.has_grown:
-        return
-    if state.plan.is_decaying(state.step):
-        context.bus.publish(
-            Notice(
-                message=f"the cache has grown by {growth.new_sequences - growth.old_sequences:,} sequences; "
-                "the rate is already falling, so they wait for the next run"
-            )
-        )
-        return
-    total = feed.total_after(state.step, growth.new_sequences)
-    session.take_in(decisions.record(state.step, "growth", pin=growth.pin.to_json(), total_steps=total))
+    agreed = context.world.broadcast(session.find_growth() if context.world.is_main else None)
+    if isinstance(agreed, Mapping):
+        session.take_in(decisions.record(state.step, "growth", **agreed))
 
 
 def _take_new_length(context: RunContext, session: Session, feed: Feed) -> None:

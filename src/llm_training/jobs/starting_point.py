@@ -27,6 +27,10 @@ def choose_spec(config: Config, choice: Choice, vocab_size: int) -> ModelSpec:
     if config.model.init_from is None:
         return planning.build_spec(config, choice, vocab_size)
     place = locate_model(config.model.init_from)
+    if config.model.size != "auto":
+        raise ConfigError(
+            f"model.size is {config.model.size}, but model.init_from decides the shape", where=str(place), remedy="leave model.size out"
+        )
     spec = from_hf_config(read_json(place / CONFIG_FILE), attention=config.model.attention)
     length = config.cache.sequence_length or choice.sequence_length
     if vocab_size > spec.vocab_size:

@@ -23,7 +23,8 @@ from llm_training.events import Event, EventBus, Notice, PlanReady, RunFinished
 from llm_training.jobs import finishing, planning, run_directory
 from llm_training.jobs.context import RunContext
 from llm_training.jobs.datasets import PreparedData, pack_data, scan_data
-from llm_training.jobs.session import OpenedSession, open_session, recorded_choice
+from llm_training.jobs.recorded import recorded_choice, recorded_start
+from llm_training.jobs.session import OpenedSession, open_session
 from llm_training.jobs.starting_point import choose_spec
 from llm_training.model.sizes import human_count
 from llm_training.model.spec import ModelSpec
@@ -118,7 +119,8 @@ def _check_world(config: Config, world: World) -> None:
 
 def _train_on(machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *, dry_run: bool, origins: Mapping[str, Any]) -> RunResult:
     place = _agreed(machine.world, run_directory.given_place(config) if machine.world.is_main else None)
-    scanned = scan_data(config, bus, machine.world, resumed=None if place is None or place.is_new else place.layout)
+    resumed = None if place is None or place.is_new else place.layout
+    scanned = scan_data(config, bus, machine.world, resumed=resumed, may_rescan=config.cache.growth != "live")
     choice = recorded_choice(place.layout if place else None) or planning.choose_shape(
         config,
         peak_flops=machine.peak_flops * machine.world.size,
@@ -129,7 +131,10 @@ def _train_on(machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *
     if dry_run:
         return _only_plan(machine, config, bus, scanned.train_bytes, choice, scanned.name)
     length = config.cache.sequence_length or choice.sequence_length
-    data = pack_data(scanned, config, bus, machine.world, stop, vocab_size=choice.vocab_size, sequence_length=length)
+    data = pack_data(
+        scanned, config, bus, machine.world, stop,
+        vocab_size=choice.vocab_size, sequence_length=length, held_out_slices=recorded_start(resumed).get("held_out_slices"),
+    )  # fmt: skip
     if place is None:
         spec = choose_spec(config, choice, data.tokenizer.vocab_size)
         size = human_count(planning.count_parameters(spec))
@@ -168,10 +173,14 @@ def _run(context: RunContext, machine: Machine, *, name: str) -> RunResult:
         run_log = run_log_path(layout.training_logs, name)
         bus.subscribe(RunLog(run_log, name=name, metrics=layout.metrics, resume_step=state.step, logging_steps=state.plan.logging_steps))
     _publish_plan(bus, name, state.plan, opened.model.spec, opened.plan_lines)
+    repetition = planning.warn_about_repetition(state.plan, context.data.num_tokens)
+    if repetition:
+        bus.publish(Notice(message=repetition, level="warning"))
     if state.step >= state.plan.total_steps and run_directory.is_finished(layout):
         opened.close()
         if (layout.path / finishing.FIGURES_FILE).exists() or not context.data.held_out.num_tokens:
-            bus.publish(Notice(message=f"{layout.path} has finished at step {state.step:,}: nothing to do"))
+            more = f"llm-train SOURCES --init-from {layout.path} --output-dir ANOTHER"
+            bus.publish(Notice(message=f"{layout.path} has finished at step {state.step:,}: nothing to do; to train on: {more}"))
             return RunResult(str(layout.path), "finished", state.step, checkpoint=str(layout.checkpoints / "latest"))
         bus.publish(Notice(message=f"{layout.path} has finished at step {state.step:,}, but was stopped before its final figures"))
         return _conclude(context, opened, str((layout.checkpoints / run_directory.FINAL).resolve()))
@@ -246,7 +255,14 @@ def _only_plan(machine: Machine, config: Config, bus: EventBus, train_bytes: int
         device=machine.device,
     )
     lines = planning.describe_plan(
-        estimate, spec, choice, dataset=name, train_bytes=train_bytes, device=machine.device, precision=machine.precision
+        estimate,
+        spec,
+        choice,
+        dataset=name,
+        train_bytes=train_bytes,
+        device=machine.device,
+        precision=machine.precision,
+        documents=planning.choose_documents(config, spec, length, machine.device, machine.precision),
     )
     _publish_plan(bus, "dry run", estimate.plan, spec, lines)
     return RunResult("", "planned", 0, plan=planning.as_facts(estimate.plan, spec))

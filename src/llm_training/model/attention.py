@@ -6,12 +6,14 @@ A backend has two functions: ``prepare`` turns the facts about who may see whom 
 forward pass), ``attend`` does one layer. The choice is a pure function of the request, the device and the shape, never of a
 timing, so that a resumed run makes the same choice; its reason is a sentence to print. Measured on 2 cores, bf16, heads of 128,
 forward and backward: at 256 tokens plain products take 5.2 ms where the fused CPU kernel takes 9.5 ms; from 512 tokens on the
-fused kernel wins (2.3 times at 512, 5 times at 1024).
+fused kernel wins (2.3 times at 512, 5 times at 1024). With documents masks cost at most a tenth up to 512 tokens; in longer rows
+each document is a call of its own (``split_attention.py``).
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,20 +24,33 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
+from llm_training.model.split_attention import split_attention
+
 CPU_EAGER_MAX_TOKENS = 256
+CPU_MASK_MAX_TOKENS = 512
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+PROBE_TOKENS = 256
+# Why a kernel that should run here does not, by its name: what `probe_flex` found. Plain data, since compiled code reads it too.
+PROBLEMS: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Visibility:
     """Who may see whom in one forward pass.
 
-    ``allowed`` is a boolean mask [1 or B, T, S], or None for plain causal attention among ``num_tokens`` tokens. ``segment_ids``
-    [B, T] is given when ``allowed`` follows from documents in a row, for kernels that work on those.
+    Causal among ``num_tokens`` tokens; within runs of equal ``segment_ids`` [B, T] where those are given; or whatever ``allowed``
+    says, a boolean mask [1 or B, T, S].
     """
 
     num_tokens: int
     allowed: Tensor | None = None
     segment_ids: Tensor | None = None
+
+    def mask(self) -> Tensor | None:
+        """The boolean mask [1 or B, T, S]; None for plain causal attention."""
+        if self.allowed is None and self.segment_ids is not None:
+            return document_mask(self.segment_ids)
+        return self.allowed
 
 
 @dataclass(frozen=True)
@@ -79,7 +94,9 @@ def document_positions(segment_ids: Tensor) -> Tensor:
 def _prepare_eager(visible: Visibility, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Additive mask broadcastable to [B * K, G * T, S]: queries of a group lie behind each other, so that no key is copied."""
     _, num_kv, group = shape
-    allowed = causal_mask(visible.num_tokens, device) if visible.allowed is None else visible.allowed
+    allowed = visible.mask()
+    if allowed is None:
+        allowed = causal_mask(visible.num_tokens, device)
     mask = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, float("-inf"))
     if group > 1:
         mask = mask.repeat(1, group, 1)
@@ -99,7 +116,8 @@ def _attend_eager(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float)
 
 
 def _prepare_sdpa(visible: Visibility, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor | None:
-    return None if visible.allowed is None else visible.allowed[:, None]
+    allowed = visible.mask()
+    return None if allowed is None else allowed[:, None]
 
 
 def _attend_sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
@@ -135,6 +153,41 @@ def _attend_flex(q: Tensor, k: Tensor, v: Tensor, mask: Any, dropout: float) -> 
     return _compiled_flex()(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
 
 
+def _prepare_split(visible: Visibility, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    return visible.segment_ids
+
+
+def _attend_split(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    return _attend_sdpa(q, k, v, None, dropout) if mask is None else split_attention(q, k, v, mask)
+
+
+def probe_flex(device: torch.device, dtype: torch.dtype, *, num_heads: int, num_kv: int, head_dim: int) -> None:
+    """Try FlexAttention on documents once, forward and backward, against the masked kernel; note in ``PROBLEMS`` what goes wrong.
+
+    It is compiled for each device and shape of heads: whether that works is known only by doing it.
+    """
+    PROBLEMS.pop("flex", None)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(1, heads, PROBE_TOKENS, head_dim) for heads in (num_heads, num_kv, num_kv)]
+    inputs = [torch.randn(shape, generator=generator).to(device, dtype).requires_grad_() for shape in shapes]
+    segment_ids = (torch.arange(PROBE_TOKENS, device=device) // 100)[None]
+    visible = Visibility(PROBE_TOKENS, segment_ids=segment_ids)
+
+    def run(backend: Backend) -> list[Tensor]:
+        mask = backend.prepare(visible, (1, num_kv, num_heads // num_kv), dtype, device)
+        out = backend.attend(inputs[0], inputs[1], inputs[2], mask, 0.0)
+        return [out.detach(), *torch.autograd.grad(out.float().square().sum(), inputs)]
+
+    expected = run(BACKENDS["sdpa"])
+    try:
+        found = run(BACKENDS["flex"])
+    except Exception as error:  # the compiler is a large program of others: any failure of it means another kernel
+        PROBLEMS["flex"] = f"FlexAttention does not run here ({type(error).__name__})"
+        return
+    if not all(torch.allclose(a.float(), b.float(), rtol=0.1, atol=0.1) for a, b in zip(found, expected, strict=True)):
+        PROBLEMS["flex"] = "FlexAttention gives other numbers than the masked kernel here"
+
+
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
@@ -142,6 +195,7 @@ BACKENDS: dict[str, Backend] = {
         Backend("sdpa", _prepare_sdpa, _attend_sdpa),
         Backend("flash", _prepare_sdpa, _attend_flash),
         Backend("flex", _prepare_flex, _attend_flex),
+        Backend("split", _prepare_split, _attend_split),
     )
 }
 
@@ -157,6 +211,10 @@ def _why_not_flash(device_type: str, dtype: torch.dtype, dropout: float, has_doc
 def _why_not_flex(device_type: str, dtype: torch.dtype, dropout: float, has_documents: bool) -> str:
     if device_type != "cuda":
         return f"FlexAttention has no backward pass on {device_type}"
+    if not HAS_TRITON:
+        return "FlexAttention needs Triton"
+    if "flex" in PROBLEMS:
+        return PROBLEMS["flex"]
     return "FlexAttention has no dropout" if dropout else ""
 
 
@@ -179,6 +237,8 @@ def choose(
         prefix = f"{requested} was asked for, but {obstacle}; "
     if device_type == "cuda" and has_documents and not _why_not_flex(device_type, dtype, dropout, True):
         return Choice("flex", prefix + "document-limited attention skips whole blocks in FlexAttention")
+    if device_type == "cpu" and has_documents and num_tokens > CPU_MASK_MAX_TOKENS and not dropout:
+        return Choice("split", prefix + f"on a CPU documents attend one by one in rows longer than {CPU_MASK_MAX_TOKENS} tokens")
     if device_type == "cpu" and num_tokens <= CPU_EAGER_MAX_TOKENS:
         return Choice("eager", prefix + f"on a CPU plain products are fastest up to {CPU_EAGER_MAX_TOKENS} tokens")
     return Choice("sdpa", prefix + "torch's scaled_dot_product_attention picks the fused kernel for this device")

@@ -208,7 +208,7 @@ class Transformer(nn.Module):
         choice = self.attention_choice(
             num_tokens=num_tokens, dtype=dtype, has_documents=segment_ids is not None or cache is not None, is_training=self.training
         )
-        backend = kernels.BACKENDS["sdpa" if cache is not None and choice.name == "flex" else choice.name]
+        backend = kernels.BACKENDS["sdpa" if cache is not None and choice.name in ("flex", "split") else choice.name]
         visible = _visibility(num_tokens, positions, segment_ids, cache)
         num_kv = self.spec.num_key_value_heads
         mask = backend.prepare(visible, (batch, num_kv, self.spec.num_attention_heads // num_kv), dtype, x.device)
@@ -235,5 +235,5 @@ def _visibility(num_tokens: int, positions: Tensor | None, segment_ids: Tensor |
         keys = torch.arange(cache.num_filled + num_tokens, device=cache.lengths.device)
         return kernels.Visibility(num_tokens, allowed=keys <= cast(Tensor, positions)[:, :, None])
     if segment_ids is not None:
-        return kernels.Visibility(num_tokens, allowed=kernels.document_mask(segment_ids), segment_ids=segment_ids)
+        return kernels.Visibility(num_tokens, segment_ids=segment_ids)
     return kernels.Visibility(num_tokens)

@@ -27,6 +27,7 @@ from llm_training.storage.oserrors import storage_errors
 
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | NO_FOLLOW | CLOSE_ON_EXEC | BINARY | NON_BLOCKING
 _MAX_HOLDER_BYTES = 4096
+_POLL_SECONDS = 0.05
 
 # Record locks are per process: they do not keep a second FileLock of this process out, so these are counted here.
 _held: dict[Path, int] = {}
@@ -129,11 +130,13 @@ class FileLock:
     Args:
         path: the lock file; it exists only while somebody holds it, or died holding it.
         what: the thing that is locked, for the message: ``the run runs/a``.
+        wait_seconds: how long entering the block waits for the holder; for locks that are held for moments.
     """
 
-    def __init__(self, path: Path, *, what: str = "") -> None:
+    def __init__(self, path: Path, *, what: str = "", wait_seconds: float = 0.0) -> None:
         self.path = path.parent.resolve() / path.name
         self._what = what or str(path)
+        self._wait_seconds = wait_seconds
         self._descriptor: int | None = None
         self._pid = 0
 
@@ -198,8 +201,15 @@ class FileLock:
                 filesystem().close(descriptor)
 
     def __enter__(self) -> FileLock:
-        self.acquire()
-        return self
+        deadline = time.monotonic() + self._wait_seconds
+        while True:
+            try:
+                self.acquire()
+                return self
+            except LockedError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_POLL_SECONDS)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.release()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from llm_training.events import EpochCompleted, EvaluationCompleted, Event, StepCompleted, StepSkipped
+from llm_training.events import EpochCompleted, EvaluationCompleted, Event, Notice, StepCompleted, StepSkipped
 from llm_training.runtime.world import World
 from llm_training.training.decisions import Decisions
 from llm_training.training.guard import REMEDIES, Guard
@@ -54,6 +54,8 @@ class Session:
         save: write a checkpoint with the labels given; returns the seconds it held training up (the write goes on behind).
         epoch_at: epochs completed after ``step`` steps, as a float.
         take_in: apply a recorded growth of the cache or a new length at the present step.
+        find_growth: what of new data joins at the present step, to be recorded; asked on rank 0.
+        growth_check_steps: steps between two such questions; 0 where growth is not live.
         mfu: model FLOP utilisation at a speed in tokens per second.
         memory_bytes: memory in use.
     """
@@ -70,10 +72,13 @@ class Session:
     rates: Callable[[int], dict[str, float]]
     evaluate: Callable[[], EvaluationCompleted | None]
     save: Callable[[Sequence[str]], float]
+    poll_saves: Callable[[], None]
     epoch_at: Callable[[int], float]
     take_in: Callable[[Mapping[str, Any]], None]
     mfu: Callable[[float], float | None]
     memory_bytes: Callable[[], int]
+    find_growth: Callable[[], Mapping[str, Any] | None] = lambda: None
+    growth_check_steps: int = 0
     pacer: Pacer | None = None
     saves_at_epochs: bool = False
     now: Callable[[], float] = field(default=time.perf_counter)
@@ -96,6 +101,8 @@ def run(session: Session) -> str:
         state.step += 1
         _account(session, outcome)
         _report(session, outcome, rates, waited)
+        session.poll_saves()
+        _take_in(session)
         _replan(session)
         _do_what_is_due(session)
         # While the fp16 scale is being found, overflows are the search and no failure.
@@ -155,13 +162,22 @@ def _report(session: Session, outcome: StepOutcome, rates: dict[str, float], wai
         )
 
 
+def _take_in(session: Session) -> None:
+    """Apply the growth and the new length that the record says of this step; else look for new data."""
+    state, decisions = session.state, session.decisions
+    growth = decisions.at(state.step, "growth")
+    is_due = session.growth_check_steps > 0 and state.step % session.growth_check_steps == 0
+    if growth is None and is_due and not decisions.is_replaying(state.step):
+        agreed = session.world.broadcast(session.find_growth() if session.world.is_main else None)
+        growth = decisions.record(state.step, "growth", **agreed) if isinstance(agreed, Mapping) else None
+    for change in (growth, decisions.at(state.step, "length")):
+        if change is not None:
+            session.take_in(change)
+
+
 def _replan(session: Session) -> None:
     """Apply what the record says of this step; else fit the total to the time budget from the measured speed."""
     state, decisions = session.state, session.decisions
-    for kind in ("growth", "length"):
-        change = decisions.at(state.step, kind)
-        if change is not None:
-            session.take_in(change)
     recorded = decisions.at(state.step, "replan")
     if recorded is None:
         if session.pacer is None or decisions.is_replaying(state.step):
@@ -176,6 +192,8 @@ def _replan(session: Session) -> None:
         if agreed is None:
             return
         recorded = decisions.record(state.step, "replan", total_steps=agreed, sequences=state.plan.sequences)
+        if agreed != state.plan.total_steps:
+            session.publish(Notice(message=f"{state.plan.total_steps:,} -> {agreed:,} steps, to end on time at the speed measured"))
     state.plan = state.plan.joined(
         Join(step=state.step, total_steps=int(recorded["total_steps"]), sequences=int(recorded["sequences"]), reason="time")
     )

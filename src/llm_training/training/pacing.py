@@ -55,12 +55,19 @@ class Pacer:
             is_due = self._crossed_share(step / total_steps)
         if not is_due:
             return None
-        left = max(0.0, self.deadline_seconds - elapsed_seconds) * (1.0 - self.side_share)
-        proposed = steps_for_time(step, left, self._typical_seconds())
+        proposed = self._fitting(step, elapsed_seconds)
         if self.most_steps is not None:
             proposed = min(proposed, self.most_steps)
         changed = abs(proposed - total_steps) > SMALLEST_CORRECTION * total_steps
         return proposed if is_first_plan or changed else None
+
+    def fitting(self, step: int, elapsed_seconds: float) -> int | None:
+        """Total steps that the time allows, whatever other length is given; None while the speed is not known."""
+        return self._fitting(step, elapsed_seconds) if len(self._recent) >= FIRST_MEASURE_STEPS else None
+
+    def _fitting(self, step: int, elapsed_seconds: float) -> int:
+        left = max(0.0, self.deadline_seconds - elapsed_seconds) * (1.0 - self.side_share)
+        return steps_for_time(step, left, self._typical_seconds())
 
     def _crossed_share(self, share: float) -> bool:
         crossed = sum(share >= mark for mark in CORRECTION_SHARES)

@@ -1,8 +1,8 @@
 """Files, folders and globs on the local disk, in an order that does not depend on the file system.
 
-Folders are walked through links but never twice through the same directory. Hidden entries, files of unknown kinds and what
-lies beside prepared documents are left out; a file that is named directly is read whatever its name, as text when nothing
-else is known.
+Folders are walked through links but never twice through the same directory. Hidden entries, files of unknown kinds, what
+lies beside prepared documents, runs of this program and directories tagged as caches are left out; a file that is named
+directly is read whatever its name, as text when nothing else is known.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from llm_training.corpus.sources.kinds import TOKEN_ID_KIND, SourceFile, kind_of
 from llm_training.corpus.sources.prepared import companions
 from llm_training.errors import DataError, StorageError
 
-# Kinds that another door reads.
-_ELSEWHERE = {".parquet": "hf:FOLDER", ".arrow": "hf:FOLDER", ".csv": "hf:FOLDER"}
+KNOWN_FILES = ".txt .md .py .jsonl .json .csv .parquet .arrow .warc or .wet"
 _SKIPPED_DIRECTORIES = frozenset({"__pycache__", "node_modules"})
+# A run, and a cache by the convention of bford.info/cachedir: what a program wrote is no text to learn from.
+_MARKS = ("run.json", "CACHEDIR.TAG")
 
 
 def find_files(pattern: str, settings: CorpusSettings, skipped: Counter[str], *, kind: str | None = None) -> list[SourceFile]:
@@ -52,7 +53,7 @@ def find_files(pattern: str, settings: CorpusSettings, skipped: Counter[str], *,
         raise DataError("no such file, folder or glob", where=pattern, remedy="check the path; a source is a path, stdlib: or hf:NAME")
     if not files:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it is empty"
-        raise DataError(f"no documents in the source ({reasons})", where=pattern, remedy="give files of .txt .md .py .jsonl or .json")
+        raise DataError(f"no documents in the source ({reasons})", where=pattern, remedy=f"give files of {KNOWN_FILES}")
     return files
 
 
@@ -63,7 +64,7 @@ def _walk(root: Path) -> Iterator[Path]:
     for folder, subfolders, names in os.walk(root, followlinks=True):
         status = os.stat(folder)  # noqa: PTH116 - of the string os.walk gives
         identity = (status.st_dev, status.st_ino)
-        if identity in seen:
+        if identity in seen or (folder != str(root) and any(mark in names for mark in _MARKS)):
             subfolders.clear()
             continue
         seen.add(identity)
@@ -96,9 +97,6 @@ def _named(key: str, path: Path, kind: str | None) -> SourceFile:
         ) from None
     if not stat.S_ISREG(mode):
         raise DataError("source is not a regular file", where=str(path), remedy="give a file or a folder of files")
-    suffix = path.suffix.lower()
-    if kind is None and suffix in _ELSEWHERE:
-        raise DataError(f"{suffix} files are read through the datasets library", where=str(path), remedy=f"give {_ELSEWHERE[suffix]}")
     found = kind or kind_of(path) or "text"
     return SourceFile(key, path, sniff_json(path) if found == "json" else found)
 

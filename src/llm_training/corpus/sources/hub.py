@@ -1,8 +1,8 @@
 """``hf:NAME[:CONFIG][@SPLIT]``: rows of a data set through the ``datasets`` library, streamed.
 
 NAME is a data set on the Hub, a short name, or a local folder or file that ``datasets`` can read (parquet, arrow and csv
-among them). Without SPLIT all splits are taken and their names say what they are for. Rows are addressed by number;
-planning reads the rows once, to count and hash them.
+among them). Without SPLIT all splits are taken and their names say what they are for. Planning reads
+the rows once, to count and hash them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_training.corpus.document import CorpusSettings
-from llm_training.corpus.sources.jsonl import record_of_value
 from llm_training.corpus.sources.kinds import HUB_KIND, SourceFile
-from llm_training.corpus.sources.record import Cut, Limits, Record
 from llm_training.errors import ConfigError, DataError, LlmTrainingError
 
 SCHEME = "hf:"
@@ -92,70 +90,31 @@ def _guard(uri: str, call: Callable[[], Any]) -> Any:
 
 
 class HubRows:
-    """The rows of one split, read forward from any row."""
+    """The rows of one split; see :class:`llm_training.corpus.sources.rows.RowSource`."""
 
     def __init__(self, file: SourceFile, settings: CorpusSettings) -> None:
-        self.file = file
-        self._settings = settings
-        self._parsed = parse_uri(str(file.path))
-        self._rows: Iterator[Any] = iter(())
-        self._next_row = -1
+        self.shown = str(file.path)
+        self._max_rows = settings.max_documents
+        self._parsed = parse_uri(self.shown)
 
     def stamp(self) -> str:
         """The files of a local data set by size and time; the Hub's are taken as fixed once planned."""
         path = Path(self._parsed.name)
         entries: Iterable[Path] = sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
         states = [f"{entry.name}:{entry.stat().st_size}:{entry.stat().st_mtime_ns}" for entry in entries if entry.is_file()]
-        return hashlib.sha256("\n".join([*states, str(self._settings.max_documents)]).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join([*states, str(self._max_rows)]).encode()).hexdigest()[:16]
 
-    def _take(self, start: int) -> Iterator[Any]:
-        """Rows from ``start`` on; continues where the last reading stopped when it can."""
-        if start != self._next_row:
-            loaded = _guard(str(self.file.path), lambda: _load(self._parsed))
-            self._rows = iter(loaded.skip(start) if start else loaded)
-            self._next_row = start
-        limit = self._settings.max_documents
-        while not limit or self._next_row < limit:
-            row = _guard(str(self.file.path), lambda: next(self._rows, None))
+    def rows_from(self, start: int) -> Iterator[Any]:
+        """Rows from ``start`` on, up to ``max_documents``."""
+        loaded = _guard(self.shown, lambda: _load(self._parsed))
+        rows = iter(loaded.skip(start) if start else loaded)
+        number = start
+        while not self._max_rows or number < self._max_rows:
+            row = _guard(self.shown, lambda: next(rows, None))
             if row is None:
                 return
-            self._next_row += 1
             yield row
-
-    def cuts(self, start: int, stop: int | None, limits: Limits) -> Iterator[Cut]:
-        """Group rows into stretches of about ``limits.stretch_bytes`` of text."""
-        digest, size, first = hashlib.sha256(), 0, start
-        row_number = start
-        for row in self._take(start):
-            data = _row_bytes(row, limits.text_field)
-            digest.update(data)
-            size += len(data)
-            row_number += 1
-            if size >= limits.stretch_bytes:
-                yield Cut(first, row_number, row_number - first, size, digest.hexdigest())
-                digest, size, first = hashlib.sha256(), 0, row_number
-        if row_number > first:
-            yield Cut(first, row_number, row_number - first, size, digest.hexdigest())
-
-    def read(self, cut: Cut, first: int, limits: Limits) -> tuple[list[Record], str]:
-        """The records of a stretch and the hash of what was read."""
-        digest = hashlib.sha256()
-        records: list[Record] = []
-        for number, row in zip(range(cut.start, cut.stop), self._take(cut.start), strict=False):
-            digest.update(_row_bytes(row, limits.text_field))
-            records.append(record_of_value(row, first + number - cut.start, number - cut.start, limits.text_field))
-        return records, digest.hexdigest()
-
-    def locate(self, offset: int) -> str:
-        """Where a record is, for people."""
-        return f"{self.file.path}, row {offset}"
+            number += 1
 
     def close(self) -> None:
-        """Forget the open stream."""
-        self._rows, self._next_row = iter(()), -1
-
-
-def _row_bytes(row: Any, text_field: str) -> bytes:
-    text = row.get(text_field)
-    data = text.encode(errors="surrogatepass") if isinstance(text, str) else repr(text).encode()
-    return len(data).to_bytes(8, "little") + data
+        """Nothing stays open."""

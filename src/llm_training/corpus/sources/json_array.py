@@ -74,6 +74,7 @@ class JsonArrayFormat:
 
     name = "json"
     is_cuttable = False
+    head_bytes = 0
 
     def cuts(self, stream: ByteStream, start: int, stop: int | None, limits: Limits) -> Iterator[Cut]:
         """See :class:`Format`. Raises DataError for an array that is not closed or an element over the limit."""

@@ -75,6 +75,7 @@ class JsonLinesFormat:
 
     name = "jsonl"
     is_cuttable = False
+    head_bytes = 0
 
     def cuts(self, stream: ByteStream, start: int, stop: int | None, limits: Limits) -> Iterator[Cut]:
         """See :class:`Format`. A last line without a line break is left out while it is not whole: its writer goes on."""

@@ -30,7 +30,7 @@ def companions(folder: Path) -> frozenset[str]:
     manifest = _manifest_of(folder)
     if manifest is None:
         return frozenset()
-    documents = {documents_name(str(split)) for split in manifest.extra.get("splits", ())}
+    documents = set(manifest.extra.get("documents") or (documents_name(str(split)) for split in manifest.extra.get("splits", ())))
     return frozenset({*manifest.files, MANIFEST_NAME} - documents)
 
 

@@ -9,13 +9,13 @@ from typing import NamedTuple, Protocol
 from llm_training.corpus.streams import ByteStream
 
 # Reasons that only count; every other reason is a bad record, which a strict reading refuses.
-HARMLESS_REASONS = frozenset({"blank line", "empty text"})
+HARMLESS_REASONS = frozenset({"blank line", "empty text", "not a page"})
 
 
 class Cut(NamedTuple):
     """A stretch of a file that holds whole records.
 
-    Offsets count decompressed bytes (rows, for ``hf:``); ``is_continued`` when the last record goes on in the next stretch.
+    Offsets count decompressed bytes (rows, for formats of rows); ``is_continued`` when the last record goes on in the next stretch.
     """
 
     start: int
@@ -55,11 +55,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes that a format obeys, bytes: the aim for a stretch, and the longest record held in memory."""
+    """What a format obeys: the aim for a stretch and the longest record held in memory, bytes; which field is the text.
+
+    ``keep_html``: pages stay HTML, for a cleaning that extracts their text itself.
+    """
 
     stretch_bytes: int
     record_bytes: int
     text_field: str = "text"
+    keep_html: bool = False
 
 
 class Format(Protocol):
@@ -67,11 +71,12 @@ class Format(Protocol):
 
     name: str
     is_cuttable: bool  # True when any line boundary may divide a document (text), False for structured records
+    head_bytes: int  # how much of the start of the file a later stretch needs
 
     def cuts(self, stream: ByteStream, start: int, stop: int | None, limits: Limits) -> Iterator[Cut]:
         """Divide ``[start, stop)`` (``None``: to the end) into stretches of about ``limits.stretch_bytes``."""
         ...
 
     def records(self, data: bytes, first: int, head: bytes, limits: Limits) -> Iterator[Record]:
-        """The records of one stretch. ``head`` is the start of the file when the stretch is not it, else empty."""
+        """The records of one stretch. ``head``: the start of the file when the stretch is not that, else empty."""
         ...

@@ -48,6 +48,7 @@ class TextFormat:
     """One document in one file."""
 
     is_cuttable = True
+    head_bytes = 1 << 12
 
     def __init__(self, name: str, encoding_of: EncodingOf) -> None:
         self.name = name

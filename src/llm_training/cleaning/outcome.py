@@ -1,0 +1,56 @@
+"""What a rule says of a document, and the views of its text that rules share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from llm_training.cleaning.words import WordTable, line_list
+
+
+class Verdict(NamedTuple):
+    """Why a document goes: the step that said so, a short stable reason, and the value against its bound."""
+
+    step: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What cleaning made of one text.
+
+    Attributes:
+        text: the text as the last step left it, also of a dropped document.
+        verdict: None when the document stays.
+        score: quality between 0 and 1; None when it was not reached or not asked for.
+        changes: how often each change was made (``mojibake repaired``, ``email masked``).
+    """
+
+    text: str
+    verdict: Verdict | None = None
+    score: float | None = None
+    changes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str | None:
+        """The verdict's reason; None when the document stays."""
+        return None if self.verdict is None else self.verdict.reason
+
+
+class TextView:
+    """A text with its words and lines, each made once, when the first rule asks for it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def words(self) -> WordTable:
+        """Words and symbols as numbers."""
+        return WordTable(self.text)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """Lines between line feeds that hold more than white space."""
+        return line_list(self.text)

@@ -1,0 +1,202 @@
+"""CSV and TSV: a header, then one record a row; the text is a named column, the others are metadata.
+
+Rows are found by Python's own reader, once to divide the file and once to read it, so both agree on what a quote means.
+It is fed Latin-1, in which every byte is one character: offsets stay bytes, and a row that is not UTF-8 is one bad row.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from llm_training.corpus.sources.jsonl import record_of_value
+from llm_training.corpus.sources.record import Cut, Limits, Record
+from llm_training.corpus.streams import ByteStream
+from llm_training.errors import DataError
+
+_BLOCK_BYTES = 1 << 20
+_HEAD_BYTES = 1 << 16
+# A quote that is still open this far before the end of the file is a mistake, not a row that is being written.
+_MAX_TORN_BYTES = 1 << 20
+_DELIMITERS = (",", ";", "\t", "|")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class _Row(NamedTuple):
+    """A row: its fields (Latin-1), or what is wrong with it, and its bytes."""
+
+    fields: list[str]
+    problem: str
+    data: bytes
+
+
+class _Header(NamedTuple):
+    """Names of the columns, what divides them, and how long the row is, bytes."""
+
+    names: list[str]
+    delimiter: str
+    num_bytes: int
+
+
+class _Feed:
+    """Lines for the parser, which takes one at a time; remembers those of the row at hand."""
+
+    def __init__(self, lines: Iterable[bytes], limits: Limits, shown: object) -> None:
+        self._lines = iter(lines)
+        self._shown = shown
+        self._limits = limits
+        self._taken: list[bytes] = []
+        self._size = 0
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self._taken.append(line)
+        self._size += len(line)
+        if self._size > self._limits.record_bytes + _BLOCK_BYTES:
+            raise _too_long(self._limits, self._shown)
+        return line.decode("latin-1")
+
+    def row_bytes(self) -> bytes:
+        data = b"".join(self._taken)
+        self._taken, self._size = [], 0
+        return data
+
+
+def _too_long(limits: Limits, shown: object) -> DataError:
+    what = f"CSV record is longer than {limits.record_bytes:,} bytes"
+    return DataError(what, where=str(shown), remedy="look for a quote that is never closed, or raise data.max_document_bytes")
+
+
+def _rows(lines: Iterable[bytes], delimiter: str, limits: Limits, shown: object) -> Iterator[_Row]:
+    """All rows; after one that the parser refuses it starts again at the next line."""
+    csv.field_size_limit(max(csv.field_size_limit(), limits.record_bytes + 2 * _BLOCK_BYTES))
+    feed = _Feed(lines, limits, shown)
+    while True:
+        try:
+            for fields in csv.reader(feed, delimiter=delimiter):
+                yield _Row(fields, "", feed.row_bytes())
+            return
+        except csv.Error as error:
+            yield _Row([], str(error), feed.row_bytes())
+
+
+def _lines_of(stream: ByteStream, stop: int | None, limits: Limits) -> Iterator[bytes]:
+    """Lines with their ends, up to offset ``stop``."""
+    rest: list[bytes] = []
+    size = 0
+    while data := stream.read(_BLOCK_BYTES if stop is None else min(_BLOCK_BYTES, stop - stream.position)):
+        for line in _split_at_newlines(data):
+            rest.append(line)
+            size += len(line)
+            if size > limits.record_bytes + _BLOCK_BYTES:
+                raise _too_long(limits, stream.path)
+            if line.endswith(b"\n"):
+                yield rest[0] if len(rest) == 1 else b"".join(rest)
+                rest, size = [], 0
+    if rest:
+        yield b"".join(rest)
+
+
+def _split_at_newlines(data: bytes) -> list[bytes]:
+    parts = data.split(b"\n")
+    lines = [part + b"\n" for part in parts[:-1]]
+    return [*lines, parts[-1]] if parts[-1] else lines
+
+
+def _read_header(lines: Iterable[bytes], limits: Limits, shown: object) -> _Header:
+    """The first row, divided by the first of the usual delimiters that makes it name the text. Raises DataError."""
+    first = next(iter(lines), b"")
+    names: list[str] = []
+    for delimiter in _DELIMITERS:
+        row = next(_rows([first], delimiter, limits, shown), _Row([], "", b""))
+        found = [_decode(name.removeprefix(_BYTE_ORDER_MARK.decode("latin-1"))) for name in row.fields]
+        if limits.text_field in found:
+            return _Header(found, delimiter, len(first))
+        names = names or found
+    shown_names = ", ".join(names[:8])[:200]
+    raise DataError(f"no column {limits.text_field!r} (columns: {shown_names})", where=str(shown), remedy="name it with data.text_field")
+
+
+def _decode(field: str) -> str:
+    return field.encode("latin-1").decode(errors="replace")
+
+
+def _is_open(row: _Row, delimiter: str) -> bool:
+    """True when the file ends inside of the row's quotes."""
+    try:
+        list(csv.reader((line.decode("latin-1") for line in _split_at_newlines(row.data)), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        return "unexpected end" in str(error)
+    return False
+
+
+class DelimitedFormat:
+    """Records that are rows under a header."""
+
+    name = "csv"
+    is_cuttable = False
+    head_bytes = _HEAD_BYTES
+
+    def cuts(self, stream: ByteStream, start: int, stop: int | None, limits: Limits) -> Iterator[Cut]:
+        """See :class:`Format`. A last row that may still be written is left out. Raises DataError without a text column."""
+        stream.seek(0)
+        header = _read_header(_lines_of(stream, None, limits), limits, stream.path)
+        stream.seek(start)
+        rows = _rows(_lines_of(stream, stop, limits), header.delimiter, limits, stream.path)
+        digest, size, count, position = hashlib.sha256(), 0, 0, start
+        if start == 0 and (first := next(rows, None)) is not None:
+            digest.update(first.data)
+            size = len(first.data)
+        for row in self._whole(rows, header, limits, stream):
+            if count and size + len(row.data) > limits.stretch_bytes:
+                yield Cut(position, position + size, count, size, digest.hexdigest())
+                position, digest, size, count = position + size, hashlib.sha256(), 0, 0
+            digest.update(row.data)
+            size += len(row.data)
+            count += 1
+        if count:
+            yield Cut(position, position + size, count, size, digest.hexdigest())
+
+    def _whole(self, rows: Iterator[_Row], header: _Header, limits: Limits, stream: ByteStream) -> Iterator[_Row]:
+        """All rows but a torn last one. Raises DataError for a quote that is never closed."""
+        last: _Row | None = None
+        for row in rows:
+            if last is not None:
+                yield last
+            last = row
+        if last is None:
+            return
+        is_open = _is_open(last, header.delimiter)
+        if is_open and len(last.data) > _MAX_TORN_BYTES:
+            what = f"a quote is never closed: the last row takes {len(last.data):,} bytes"
+            raise DataError(what, where=str(stream.path), remedy="close it")
+        if not is_open and (last.data.endswith(b"\n") or len(last.fields) == len(header.names)):
+            yield last
+
+    def records(self, data: bytes, first: int, head: bytes, limits: Limits) -> Iterator[Record]:
+        """See :class:`Format`."""
+        lines = _split_at_newlines(data)
+        header = _read_header(_split_at_newlines(head or data), limits, "the header")
+        offset = 0 if head else header.num_bytes
+        for number, row in enumerate(_rows(lines if head else lines[1:], header.delimiter, limits, "")):
+            yield _record(row, header.names, first + number, offset, limits)
+            offset += len(row.data)
+
+
+def _record(row: _Row, names: list[str], position: int, offset: int, limits: Limits) -> Record:
+    if row.problem:
+        return Record(position, offset, reason="invalid csv", detail=row.problem)
+    if not row.fields:
+        return Record(position, offset, reason="blank line")
+    if len(row.fields) != len(names):
+        return Record(position, offset, reason="wrong number of fields", detail=f"{len(row.fields)}, the header has {len(names)}")
+    try:
+        values = [field.encode("latin-1").decode() for field in row.fields]
+    except UnicodeDecodeError as error:
+        return Record(position, offset, reason="undecodable", detail=f"not valid utf-8: {error.reason}")
+    return record_of_value(dict(zip(names, values, strict=True)), position, offset, limits.text_field)

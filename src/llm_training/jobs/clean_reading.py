@@ -1,0 +1,65 @@
+"""Cleaning on the way into training: the steps that look at one document alone, applied as documents are read.
+
+What compares documents with each other needs all of them at once and is the job of ``llm-prepare-data``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from llm_training.cleaning import Cleaner, CleaningSettings
+from llm_training.config.data import DataConfig
+from llm_training.corpus import Document
+from llm_training.errors import ConfigError
+from llm_training.jobs.clean_corpus import configured_cleaning, plain_values
+
+
+@dataclass(frozen=True)
+class CleanReading:
+    """Settings of the cleaning in reading; None changes nothing. It goes to worker processes."""
+
+    settings: CleaningSettings | None
+
+    def identity(self) -> list[Any]:
+        """What names it in the identity of a cache; empty for no cleaning."""
+        return [] if self.settings is None else [plain_values(asdict(self.settings))]
+
+    def opened(self) -> Callable[[Iterator[Document]], Iterator[Document]]:
+        """A function from documents to those that stay, as they are then. Raises ConfigError for a missing library."""
+        if self.settings is None:
+            return lambda documents: documents
+        return _Cleaned(Cleaner(self.settings))
+
+    def of_slices(self, read_slice: Callable[[int], Iterator[Document]]) -> Callable[[int], Iterator[Document]]:
+        """The same for a reader of slices."""
+        clean = self.opened()
+        return lambda number: clean(read_slice(number))
+
+
+class _Cleaned:
+    def __init__(self, cleaner: Cleaner) -> None:
+        self._cleaner = cleaner
+
+    def __call__(self, documents: Iterator[Document]) -> Iterator[Document]:
+        for document in documents:
+            if document.token_ids is not None:
+                yield document
+                continue
+            outcome = self._cleaner.clean(document.text, is_prose=not document.source.endswith(".py"))
+            if outcome.verdict is None:
+                yield replace(document, text=outcome.text)
+
+
+def clean_reading(data: DataConfig) -> CleanReading:
+    """What ``data`` asks for. Raises ConfigError for steps that only ``llm-prepare-data`` can do, and for unknown ones."""
+    remedy = "run llm-prepare-data first and train on its folder"
+    if data.decontaminate:
+        raise ConfigError("data.decontaminate is given, but a training run does not compare documents", remedy=remedy)
+    plan = configured_cleaning(data, auto=())
+    if plan is None:
+        return CleanReading(None)
+    if plan.deduplicate or plan.near_similarity is not None:
+        raise ConfigError("data.cleaning asks to remove duplicates, but a training run does not compare documents", remedy=remedy)
+    return CleanReading(plan.settings)

@@ -1,0 +1,208 @@
+"""One slice of the plan, cleaned, in whatever process: documents kept, their keys, documents dropped, and the account.
+
+A slice becomes four files in the working folder, the account last; a slice whose account is there is not cleaned again. Nothing in
+them depends on the process, the machine or the order of slices.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from llm_training.cleaning import Cleaner, CleaningSettings, Outcome, TextView, Verdict
+from llm_training.cleaning.contamination import ContaminationIndex
+from llm_training.cleaning.shingles import NUM_BANDS, band_keys, content_key, shingles
+from llm_training.corpus import TEST, TRAIN, VALIDATION, Corpus, Document, Plan, ReadReport, SliceReader
+from llm_training.jobs.contamination_tests import texts_of_tests
+from llm_training.storage.durable import write_bytes, write_json
+from llm_training.storage.faults import crash_point
+
+# Of equal documents the one of the first of these stays: a test loses nothing to training.
+SPLIT_ORDER: Final = (TEST, VALIDATION, TRAIN)
+# Rows of the key file after the two halves of the content key and the bands.
+NUM_EXTRA_ROWS: Final = 2
+_RECORD_OF_LINES: Final = re.compile(r"(?P<file>.*\.(?:jsonl|ndjson)(?:\.(?:gz|bz2|xz|zst))?), record (?P<number>\d+)")
+
+
+@dataclass(frozen=True)
+class SliceFiles:
+    """Names of the files of one slice."""
+
+    folder: Path
+    number: int
+
+    def _named(self, suffix: str) -> Path:
+        return self.folder / f"slice-{self.number:06d}.{suffix}"
+
+    @property
+    def kept(self) -> Path:
+        """Documents that stay so far, JSON Lines."""
+        return self._named("jsonl")
+
+    @property
+    def keys(self) -> Path:
+        """uint64 [2 + bands + 2, documents]: content key, bands, offset in ``kept``, place in SPLIT_ORDER."""
+        return self._named("keys")
+
+    @property
+    def dropped(self) -> Path:
+        """Documents that went, with the reason, JSON Lines."""
+        return self._named("dropped.jsonl")
+
+    @property
+    def account(self) -> Path:
+        """Counts; the mark of a whole slice."""
+        return self._named("account.json")
+
+
+@dataclass
+class BadRecords(ReadReport):
+    """A report that remembers where every record was that was left out in reading."""
+
+    places: list[tuple[str, str, bool]] = field(default_factory=list)
+
+    def drop(self, reason: str, where: str, *, is_bad: bool) -> None:
+        """See :class:`ReadReport`."""
+        super().drop(reason, where, is_bad=is_bad)
+        self.places.append((reason, _by_line(where), is_bad))
+
+
+def _by_line(where: str) -> str:
+    """Records of JSON Lines are counted from 0, its lines from 1, as editors show them."""
+    found = _RECORD_OF_LINES.fullmatch(where)
+    return f"{found['file']}, line {int(found['number']) + 1}" if found else where
+
+
+@dataclass(frozen=True)
+class CleanSlices:
+    """The job of a worker: a corpus, what to do with its texts, and where the results go.
+
+    Attributes:
+        settings: per-document rules.
+        tests: files of tests that training documents must not hold.
+        has_bands: near-duplicates are looked for later.
+        keeps_dropped: write the text of what goes, too.
+    """
+
+    corpus: Corpus
+    plan: Plan
+    folder: Path
+    settings: CleaningSettings
+    tests: tuple[str, ...] = ()
+    has_bands: bool = True
+    keeps_dropped: bool = False
+
+    def open(self) -> Callable[[int], int]:
+        """The function that cleans a slice by number; it returns the bytes of source text read."""
+        worker = _Worker(self)
+        return worker.clean
+
+
+class _Worker:
+    def __init__(self, job: CleanSlices) -> None:
+        self._job = job
+        self._reader = SliceReader(job.corpus, job.plan)
+        self._cleaner = Cleaner(job.settings)
+        self._tests = ContaminationIndex(texts_of_tests(job.tests)) if job.tests else None
+
+    def clean(self, number: int) -> int:
+        report = self._reader.report = BadRecords()
+        result = _SliceResult(self._job.has_bands, self._job.keeps_dropped)
+        for document in self._reader.read_slice(number):
+            result.add(document, self._outcome(document))
+        result.write(SliceFiles(self._job.folder, number), report)
+        crash_point("prepare.after_slice")
+        return report.num_bytes
+
+    def _outcome(self, document: Document) -> Outcome:
+        # Source code is text, but no rule for running text means anything in it.
+        outcome = self._cleaner.clean(document.text, is_prose=not document.source.endswith(".py"))
+        if outcome.verdict is None and self._tests is not None and document.split == TRAIN:
+            return Outcome(outcome.text, self._tests.judge(TextView(outcome.text)), outcome.score, outcome.changes)
+        return outcome
+
+
+class _SliceResult:
+    """What is gathered of one slice before it is written."""
+
+    def __init__(self, has_bands: bool, keeps_dropped: bool) -> None:
+        self._has_bands = has_bands
+        self._keeps_dropped = keeps_dropped
+        self._kept: list[bytes] = []
+        self._dropped: list[bytes] = []
+        self._texts: list[str] = []
+        self._splits: list[int] = []
+        self._reasons: Counter[str] = Counter()
+        self._changes: Counter[str] = Counter()
+        self._num_documents = self._num_characters = 0
+
+    def add(self, document: Document, outcome: Outcome) -> None:
+        self._num_documents += 1
+        self._num_characters += len(document.text)
+        if outcome.verdict is not None:
+            self._reasons[f"{outcome.verdict.step}: {outcome.verdict.reason}"] += 1
+            self._dropped.append(dropped_line(_as_json(document, outcome), outcome.verdict, with_text=self._keeps_dropped))
+            return
+        self._changes.update(outcome.changes)
+        self._texts.append(outcome.text)
+        self._splits.append(SPLIT_ORDER.index(document.split))
+        self._kept.append(orjson.dumps(_as_json(document, outcome)) + b"\n")
+
+    def write(self, files: SliceFiles, report: BadRecords) -> None:
+        write_bytes(files.kept, b"".join(self._kept))
+        write_bytes(files.keys, self._keys().tobytes())
+        write_bytes(files.dropped, b"".join(self._dropped))
+        account = {
+            "num_documents": self._num_documents,
+            "num_characters": self._num_characters,
+            "num_kept": len(self._kept),
+            "num_bytes": report.num_bytes,
+            "num_bad": report.num_bad,
+            "reasons": dict(sorted(self._reasons.items())),
+            "changes": dict(sorted(self._changes.items())),
+            "left_out": report.places,
+        }
+        write_json(files.account, account)
+
+    def _keys(self) -> np.ndarray:
+        content = np.array([content_key(text) for text in self._texts], dtype=np.uint64).reshape(len(self._texts), 2).T
+        bands = band_keys([shingles(text) for text in self._texts]) if self._has_bands else np.empty((0, len(self._texts)), dtype=np.uint64)
+        offsets = np.cumsum([0, *map(len, self._kept)], dtype=np.uint64)[:-1]
+        return np.concatenate([content, bands, offsets[None], np.array(self._splits, dtype=np.uint64)[None]])
+
+
+def num_rows(has_bands: bool) -> int:
+    """Rows of a key file."""
+    return 2 + (NUM_BANDS if has_bands else 0) + NUM_EXTRA_ROWS
+
+
+def dropped_line(record: Mapping[str, Any], verdict: Verdict, *, with_text: bool) -> bytes:
+    """A dropped document as a line of JSON; without its text only what names it."""
+    shown = record if with_text else {key: record[key] for key in ("id", "source", "position", "split")}
+    return orjson.dumps({**shown, "step": verdict.step, "reason": verdict.reason, "detail": verdict.detail}) + b"\n"
+
+
+def bad_lines(bad: Sequence[tuple[str, str]]) -> Iterator[bytes]:
+    """Records that could not be read (reason and place), as lines of JSON."""
+    for reason, place in bad:
+        yield orjson.dumps({"id": None, "source": place, "step": "read", "reason": reason}) + b"\n"
+
+
+def _as_json(document: Document, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "id": document.id,
+        "text": outcome.text,
+        "source": document.source,
+        "position": document.position,
+        "split": document.split,
+        "metadata": dict(document.metadata),
+        "score": outcome.score,
+        "is_continued": document.is_continued,
+    }

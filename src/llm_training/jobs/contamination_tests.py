@@ -1,0 +1,48 @@
+"""Texts of the test files that training data must not hold.
+
+A JSON file may hold items of any form: every string in it counts as a text. Of other files every line does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import orjson
+
+from llm_training.corpus.streams import ByteStream, compression_of
+from llm_training.errors import DataError
+
+_BLOCK_BYTES = 1 << 20
+_JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+
+
+def texts_of_tests(paths: Sequence[str]) -> Iterator[str]:
+    """All texts of the files, compressed or not. Raises DataError, StorageError."""
+    for name in paths:
+        path = Path(name).expanduser()
+        stream = ByteStream(path)
+        try:
+            text = b"".join(iter(lambda: stream.read(_BLOCK_BYTES), b"")).decode(errors="replace")  # noqa: B023 - read at once
+        finally:
+            stream.close()
+        plain = path.with_suffix("") if compression_of(path) else path
+        try:
+            yield from _texts_of_json(text) if plain.suffix.lower() in _JSON_SUFFIXES else text.splitlines()
+        except orjson.JSONDecodeError as error:
+            raise DataError(f"a test file is not JSON ({error})", where=name, remedy="give JSON, JSON Lines or plain text") from None
+
+
+def _texts_of_json(text: str) -> Iterator[str]:
+    parts = [text] if text.lstrip().startswith("[") else text.splitlines()
+    for part in parts:
+        if part.strip():
+            yield from _strings_in(orjson.loads(part))
+
+
+def _strings_in(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings_in(item)

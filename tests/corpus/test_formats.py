@@ -1,0 +1,276 @@
+"""CSV, Parquet, Arrow, WARC and WET: the same documents as JSON Lines give, growth, edits, damage."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from llm_training.corpus import CorpusSettings, SliceReader, make_plan, open_corpus
+from llm_training.corpus.sources import arrow as arrow_source
+from llm_training.corpus.sources import parquet as parquet_source
+from llm_training.errors import ConfigError, DataError, IntegrityError, LlmTrainingError
+
+from .conftest import read_all
+from .forms import FORMS, TEXTS, as_arrow, as_csv, as_parquet, as_table, as_wet, response, warc_record, write_forms
+
+SMALL = {"slice_bytes": 1000}
+ROW_FORMS = {"x.parquet": as_parquet, "x.arrow": as_arrow, "x.arrows": FORMS["g.arrows"], "x.csv": as_csv, "x.wet": as_wet}
+
+
+def _open(path: Path, **settings: object):
+    return open_corpus([str(path)], CorpusSettings(**(SMALL | settings)))  # pyright: ignore[reportArgumentType]
+
+
+def _reader(path: Path, **settings: object) -> SliceReader:
+    corpus = _open(path, **settings)
+    reader = SliceReader(corpus, make_plan(corpus))
+    list(reader.documents())
+    reader.close()
+    return reader
+
+
+def test_counts_of_documents_and_bytes_are_equal_over_all_formats(folder: Path, read) -> None:
+    expected = (len(TEXTS), sum(len(text.encode()) for text in TEXTS))
+    for path in write_forms(folder):
+        documents = read(path, **SMALL)
+        assert [document.text for document in documents] == TEXTS, path.name
+        assert (len(documents), sum(len(document.text.encode()) for document in documents)) == expected
+        positions = [document.position for document in documents]
+        assert positions == list(range(positions[0], positions[0] + 60))
+        if ".wet" not in path.name:
+            assert [int(str(document.metadata["n"])) for document in documents] == list(range(60)), path.name
+
+
+def test_slices_of_every_format_are_even_and_read_in_any_order(folder: Path) -> None:
+    for path in write_forms(folder, compressions=["", ".gz"]):
+        corpus = _open(path)
+        plan = make_plan(corpus)
+        assert len(plan.slices) > 5 and all(piece.num_bytes <= 2000 for piece in plan.slices), path.name
+        forward, backward = SliceReader(corpus, plan), SliceReader(corpus, plan)
+        ordered = [list(forward.read_slice(piece.number)) for piece in plan.slices]
+        assert [list(backward.read_slice(piece.number)) for piece in reversed(plan.slices)] == ordered[::-1]
+        forward.close()
+        backward.close()
+
+
+@pytest.mark.parametrize("name", ROW_FORMS)
+def test_more_rows_make_new_slices_and_an_edit_is_refused(folder: Path, name: str) -> None:
+    path, form = folder / name, ROW_FORMS[name]
+    path.write_bytes(form(TEXTS[:40]))
+    corpus = _open(path)
+    plan = make_plan(corpus)
+    before = [document.text for document in read_all(corpus, plan)]
+    path.write_bytes(form(TEXTS))
+    grown = make_plan(_open(path), plan)
+    assert grown.slices[: len(plan.slices)] == plan.slices and before == TEXTS[:40]
+    assert [document.text for document in read_all(corpus, grown)] == TEXTS
+    path.write_bytes(form([*TEXTS[:3], "edited " + TEXTS[3], *TEXTS[4:]]))
+    with pytest.raises(IntegrityError, match="changed after they were planned"):
+        make_plan(_open(path), grown)
+    with pytest.raises(IntegrityError, match="changed after they were planned"):
+        read_all(corpus, grown)
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.arrow", "x.arrow.gz", "x.feather", "x.wet", "x.wet.gz", "x.csv.gz"])
+def test_a_file_cut_off_anywhere_never_passes_as_whole(folder: Path, name: str) -> None:
+    form = {**ROW_FORMS, "x.feather": FORMS["h.feather"]}[name.removesuffix(".gz")]
+    whole = form(TEXTS)
+    content = gzip.compress(whole) if name.endswith(".gz") else whole
+    path = folder / name
+    for cut in random.Random(name).sample(range(1, len(content) - 8), 25):
+        path.write_bytes(content[:cut])
+        try:
+            reader = _reader(path)
+        except LlmTrainingError as error:
+            assert error.exit_code in (3, 4) and "\n" not in str(error) and str(path) in error.where
+        else:  # an archive without compression that ends exactly between two records
+            assert name == "x.wet" and reader.report.num_documents < len(TEXTS)
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.arrow", "x.feather", "x.wet", "x.csv"])
+def test_flipped_bytes_end_in_one_line(folder: Path, name: str) -> None:
+    whole = {**ROW_FORMS, "x.feather": FORMS["h.feather"]}[name](TEXTS)
+    path, choose = folder / name, random.Random(name)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[choose.randrange(len(whole))] ^= 1 << choose.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            _reader(path)
+        except LlmTrainingError as error:
+            assert error.exit_code in (3, 4) and "\n" not in str(error)
+
+
+def test_bad_rows_are_counted_with_file_and_row(folder: Path) -> None:
+    path = folder / "bad.csv"
+    path.write_bytes(b"id,text\na,good\nb\nc,one,two\nd,caf\xe9\n\ne,\nf,fine\n")
+    reader = _reader(path, skip_bad=True, max_bad_fraction=1.0)
+    assert reader.report.dropped == {"wrong number of fields": 2, "undecodable": 1, "blank line": 1, "empty text": 1}
+    assert reader.report.examples[0] == "wrong number of fields at bad.csv, record 1" and reader.report.num_documents == 2
+    with pytest.raises(DataError, match=r"wrong number of fields \(1, the header has 2\); at .*bad.csv, line 3, byte offset 15"):
+        _reader(path)
+    table = pa.table({"text": pa.array([b"good", b"\xff\xfe", None], pa.binary())}).cast(pa.schema([("text", pa.binary())]))
+    strings = pa.StringArray.from_buffers(3, table["text"].chunk(0).buffers()[1], table["text"].chunk(0).buffers()[2])
+    pq.write_table(pa.table({"text": strings}), folder / "bad.parquet")
+    reader = _reader(folder / "bad.parquet", skip_bad=True)
+    assert reader.report.dropped == {"undecodable": 1, "empty text": 1}
+    with pytest.raises(DataError, match=r"undecodable \(not valid utf-8\); at .*bad.parquet, row 1"):
+        _reader(folder / "bad.parquet")
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet", "x.arrow"])
+def test_the_text_column_is_named_or_missing(folder: Path, read, name: str) -> None:
+    path = folder / name
+    path.write_bytes(ROW_FORMS[name](TEXTS))
+    with pytest.raises(DataError, match=r"no column 'body' \(columns: n, text"):
+        read(path, text_field="body")
+    if name == "x.csv":
+        path.write_bytes(b"\xef\xbb\xbfbody,n\nfirst text,1\nsecond text,2\n")
+        assert [document.text for document in read(path, text_field="body")] == ["first text", "second text"]
+
+
+def test_a_last_csv_row_still_being_written_waits(folder: Path) -> None:
+    path = folder / "x.csv"
+    said: list[str] = []
+    path.write_bytes(b'n,text\n1,"one\ntwo"\n2,"thr')
+    plan = make_plan(_open(path), notify=said.append)
+    assert plan.slices[0].num_records == 1 and said == ["the last line of x.csv is not whole: left out until it is"]
+    path.write_bytes(b'n,text\n1,"one\ntwo"\n2,"three"\n3,four')
+    corpus = _open(path)
+    grown = make_plan(corpus, plan)
+    assert "".join(document.text for document in read_all(corpus, grown)) == "one\ntwothreefour"
+    path.write_bytes(b'n,text\n1,"one\n' + b"x" * (2 << 20))
+    with pytest.raises(DataError, match="a quote is never closed: the last row takes 2,097"):
+        make_plan(_open(path))
+
+
+def test_long_records_are_refused_one_by_one(folder: Path) -> None:
+    long_texts = ["short one", "x" * 30_000, "short two"]
+    limits = {"max_document_bytes": 10_000, "slice_bytes": 1_000}
+    for name, form in ROW_FORMS.items():
+        path = folder / name
+        path.write_bytes(form(long_texts))
+        reader = _reader(path, skip_bad=True, **limits)
+        assert reader.report.dropped["longer than data.max_document_bytes"] == 1 and reader.report.num_documents == 2, name
+        with pytest.raises(DataError, match=r"longer than data.max_document_bytes \(30,\d\d\d bytes, the limit is 10,000\)"):
+            _reader(path, **limits)
+
+
+def test_columns_of_all_string_types(folder: Path, read) -> None:
+    texts = ["one é", "two", "three"]
+    for kind in (pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
+        table = pa.table({"text": pa.array(texts).cast(kind) if not pa.types.is_dictionary(kind) else pa.array(texts).dictionary_encode()})
+        with pa.ipc.new_file(folder / "x.arrow", table.schema) as writer:
+            writer.write_table(table)
+        assert [document.text for document in read(folder / "x.arrow")] == texts, kind
+
+
+def test_claims_of_memory_are_refused_before_any_is_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow_source, "_MIN_BATCH_LIMIT_BYTES", 1 << 20)
+    bomb = pa.table({"text": ["x" * 3_000_000] + ["y"] * 9})
+    limits = {"max_document_bytes": 100_000}
+    for compression in ("zstd", "lz4", None):
+        out = io.BytesIO()
+        with pa.ipc.new_file(out, bomb.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+            writer.write_table(bomb)
+        (folder / "x.arrow").write_bytes(out.getvalue())
+        with pytest.raises(DataError, match=r"a record batch of 3,000,\d\d\d bytes is larger than the 1,048,576 held in memory"):
+            _reader(folder / "x.arrow", skip_bad=True, **limits)
+    monkeypatch.setattr(parquet_source, "_HARMLESS_BYTES", 1 << 20)
+    pq.write_table(bomb, folder / "x.parquet", compression="zstd", use_dictionary=False)
+    with pytest.raises(DataError, match=r"a row group of 10 rows claims 3,000,\d\d\d bytes of text"):
+        _reader(folder / "x.parquet", skip_bad=True, **limits)
+
+
+def test_compressed_under_a_plain_name_and_the_other_way(folder: Path) -> None:
+    (folder / "x.csv").write_bytes(gzip.compress(as_csv(TEXTS)))
+    with pytest.raises(DataError, match="content is gz-compressed although the name says plain"):
+        _reader(folder / "x.csv")
+    (folder / "x.parquet.gz").write_bytes(gzip.compress(as_parquet(TEXTS)))
+    with pytest.raises(DataError, match="a compressed Parquet file cannot be read in parts"):
+        _reader(folder / "x.parquet.gz")
+    for name in ("y.parquet", "y.arrow", "y.warc"):
+        (folder / name).write_bytes(b"plain text, no more\n" * 9)
+        with pytest.raises(DataError, match=r"damaged|not a WARC record"):
+            _reader(folder / name)
+
+
+PAGE = "<html><head><title>T</title><style>p {}</style></head><body><nav><a href='/'>Menu</a></nav><main><h1>Head</h1><p>First \
+paragraph é.</p><p>Second one.</p><script>var x</script></main></body></html>"
+
+
+def _archive() -> bytes:
+    compressed = gzip.compress(PAGE.encode())
+    records = [
+        warc_record("warcinfo", b"x: y\r\n", 0),
+        warc_record("request", b"GET / HTTP/1.1\r\n\r\n", 1, WARC_Target_URI="https://a.org/"),
+        warc_record("response", response(PAGE.encode()), 2, WARC_Target_URI="https://a.org/"),
+        warc_record("response", response(b"gone", "404 Not Found"), 3),
+        warc_record("response", response(b"\x89PNG", content_type="image/png"), 4),
+        warc_record("response", response(compressed, extra="Content-Encoding: gzip\r\n"), 5, WARC_Target_URI="https://a.org/z"),
+        warc_record("response", response(PAGE.encode("latin-1"), content_type="text/html; charset=latin-1"), 6),
+        warc_record("resource", PAGE.encode(), 7, Content_Type="text/html"),
+        warc_record("response", response("plain é".encode(), content_type="text/plain; charset=utf-8"), 8),
+    ]
+    return b"".join(records)
+
+
+@pytest.mark.parametrize("name", ["x.warc", "x.warc.gz"])
+def test_pages_of_archives_become_readable_text(folder: Path, read, name: str) -> None:
+    content = _archive()
+    (folder / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    documents = read(folder / name)
+    assert [document.position for document in documents] == [2, 5, 6, 7, 8]
+    assert all(document.text.split("\n") == ["Head", "", "First paragraph é.", "", "Second one."] for document in documents[:4]), documents
+    assert documents[0].id == "urn:uuid:00000002" and documents[4].text == "plain é"
+    assert documents[0].metadata == {"content_type": "text/plain", "url": "https://a.org/", "date": "2026-01-01T00:00:00Z"}
+    assert _reader(folder / name).report.dropped == {"not a page": 4}
+    kept = read(folder / name, keep_html=True)
+    assert [document.text for document in kept[:4]] == [PAGE] * 4
+    assert [document.metadata["content_type"] for document in kept] == ["text/html"] * 4 + ["text/plain"]
+
+
+def test_pages_kept_as_html_are_another_plan(folder: Path) -> None:
+    (folder / "x.warc").write_bytes(_archive())
+    plan = make_plan(_open(folder / "x.warc"))
+    with pytest.raises(IntegrityError, match=r"made with other settings .keep_html."):
+        make_plan(_open(folder / "x.warc", keep_html=True), plan)
+
+
+def test_bad_records_of_archives(folder: Path) -> None:
+    good = warc_record("conversion", b"good text", 1)
+    bomb = gzip.compress(b" " * 50_000_000)
+    (folder / "x.warc").write_bytes(
+        good
+        + warc_record("conversion", b"caf\xe9", 2)
+        + warc_record("response", response(bomb, extra="Content-Encoding: gzip\r\n"), 3)
+        + good
+    )
+    reader = _reader(folder / "x.warc", skip_bad=True, max_document_bytes=200_000, slice_bytes=1_000_000)
+    assert reader.report.num_documents == 2
+    assert reader.report.dropped == {"undecodable": 1, "longer than data.max_document_bytes": 1}
+    (folder / "y.warc").write_bytes(good + b"rubbish between\r\n" + good)
+    with pytest.raises(DataError, match=rf"not a WARC record .*byte offset {len(good)}"):
+        _reader(folder / "y.warc")
+
+
+def test_missing_packages_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "x.warc").write_bytes(_archive())
+    monkeypatch.setitem(sys.modules, "fastwarc.warc", None)
+    with pytest.raises(ConfigError, match=r"needs fastwarc; pip install 'llm-training\[data\]'"):
+        _reader(folder / "x.warc")
+
+
+def test_formats_mix_in_a_folder(folder: Path, read) -> None:
+    write_forms(folder, TEXTS[:5], [""])
+    (folder / "link").symlink_to(folder)
+    documents = read(folder)
+    assert len(documents) == 5 * 10 and as_table(TEXTS[:5]).num_rows == 5
+    assert [document.source for document in documents[::5]] == sorted({document.source for document in documents})

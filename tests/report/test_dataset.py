@@ -1,0 +1,123 @@
+"""Statistics of documents, and the page made of them."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+
+from llm_training.report.dataset import DatasetStatistics, Seen, distinct_runs
+from llm_training.report.dataset_cards import PageFacts
+from llm_training.report.dataset_page import dataset_page
+from tests.report.hostile import PAYLOADS, Structure
+
+
+def documents() -> Iterator[Seen]:
+    for number in range(60):
+        split = "validation" if number % 10 == 0 else "train"
+        text = f"the cat sat on mat {number} " * (1 + number % 7)
+        language = "de" if number % 4 == 0 else "en"
+        yield Seen(f"doc-{number}", text, f"file-{number % 3}", split, len(text) // 4, (number % 11) / 10, language)
+    yield Seen("again", "the cat  sat on mat 7 " * 1, "file-0", "validation")
+    yield Seen("garbled", "a \x07 bell", "file-1")
+    yield Seen("empty", " \n", "file-1")
+
+
+def collected() -> DatasetStatistics:
+    found = DatasetStatistics(num_samples=4, seed=1)
+    for document in documents():
+        found.add(document)
+    found.count_dropped("too short", 12)
+    found.add_dropped(Seen("gone", "x", "dropped", reason="too short"))
+    return found
+
+
+def test_sums_are_those_of_the_documents() -> None:
+    found, given = collected(), list(documents())
+    assert found.total.num_documents == len(given) == sum(sizes.num_documents for sizes in found.by_split.values())
+    assert found.total.num_bytes == sum(len(document.text.encode()) for document in given)
+    assert found.total.num_words == sum(len(document.text.split()) for document in given)
+    assert set(found.by_group) == {"file-0", "file-1", "file-2"} and found.languages.total() == 60
+    assert (found.num_garbled, found.num_empty) == (1, 1)
+    assert found.repeats.counts().num_leaked == 1
+    assert found.worst[0].quality == 0 and len(found.worst) == 4
+    assert found.longest[0].num_bytes == max(len(document.text) for document in given)
+    plain = found.to_json()
+    assert plain["dropped"] == {"too short": 12} and plain["top_ngrams"]["1"][0][0] in ("the", "cat", "sat", "on", "mat")
+    assert plain["quality"] == {"p10": 0.0, "p50": 0.4, "p90": 0.9}
+
+
+def test_a_run_that_is_another_moved_by_a_word_is_shown_once() -> None:
+    sentence = ("this", "page", "needs", "a", "newer", "browser", "to", "be", "shown")
+    windows = [(sentence[start : start + 5], 100 - start) for start in range(5)]
+    other = (("a", "b", "c", "d", "e"), 50)
+    assert distinct_runs([*windows, other], 5) == [("this page needs a newer", 100), ("a newer browser to be", 97), ("a b c d e", 50)]
+    assert distinct_runs([(("of", "the"), 3), (("the", "of"), 2)], 5) == [("of the", 3), ("the of", 2)]
+
+
+def test_the_page_is_the_same_for_the_same_documents() -> None:
+    facts = PageFacts("Title", ["texts/"], "a tokenizer", missing=["nothing"])
+    assert dataset_page(collected(), facts) == dataset_page(collected(), facts)
+
+
+def test_the_page_names_what_a_reader_asks_for() -> None:
+    text = dataset_page(collected(), PageFacts("Title", ["texts/"], "a tokenizer", near_duplicates=(3, 63))).decode()
+    for words in (
+        "Document lengths in words",
+        "Bytes per token",
+        "Splits",
+        "Text by file",
+        "Quality scores",
+        "Languages",
+        "How often a text occurs",
+        "near-duplicates of another text",
+        "Runs of five words",
+        "Reasons",
+        "too short",
+        "Samples",
+        "Lowest quality",
+        "hold control characters",
+    ):
+        assert words in text, words
+
+
+def test_a_single_document_and_no_measures_give_a_page() -> None:
+    found = DatasetStatistics()
+    found.add(Seen("only", "漢字", "file"))
+    text = dataset_page(found, PageFacts("One", ["file"])).decode()
+    assert "Quality scores" not in text and "Bytes per token" not in text and "Splits" not in text
+
+
+def hostile(text: str) -> DatasetStatistics:
+    found = DatasetStatistics(num_samples=4)
+    for number, split in enumerate(("train", "validation", text)):
+        found.add(Seen(text + str(number), f"{text} word {text}", f"{text}{number}", split, 5, 0.3, text))
+    found.count_dropped(text, 3)
+    found.add_dropped(Seen(text, text, text, reason=text))
+    return found
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_payloads_in_every_field_are_text(payload: str) -> None:
+    """Id, text, group, split, language, reason, title, source, tokenizer, field name, remarks."""
+
+    def page(text: str) -> Structure:
+        return Structure(dataset_page(hostile(text), PageFacts(text, [text], text, text, (1, 2), [text])).decode())
+
+    plain, found = page("plain words here"), page(payload)
+    assert set(found.tags) == set(plain.tags) and set(found.attributes) == set(plain.attributes) and found.links == plain.links
+    assert found.tags["script"] == 1 and found.tags["style"] == 1 and found.tags["article"] == plain.tags["article"]
+
+
+def test_memory_does_not_grow_with_the_text() -> None:
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        found = DatasetStatistics()
+        for number in range(count):
+            found.add(Seen(f"d{number}", f"{number} " + " ".join(f"w{number}x{k}" for k in range(200)), "f", "train", 100, 0.5, "en"))
+        _, highest = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return highest
+
+    assert peak(600) < 1.25 * peak(300)
