@@ -66,7 +66,7 @@ def build_cache(
         [piece.to_json() for piece in plan.slices],
         partial(open_source, corpus, plan, tokenizer if workers > 1 else encoder),
         workers=workers,
-        threads=2,
+        threads=2 if all(file.is_seekable for file in corpus.files) else 1,
     )
     store = ChunkStore.open(folder)
     return Built(store, build_view(directory, store, sequence_length), result)

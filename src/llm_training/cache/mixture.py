@@ -89,13 +89,12 @@ class MixedOrder:
         fraction: float = 1.0,
     ) -> None:
         self._parts = tuple(parts)
-        self._window_samples = shape.block_rows * shape.window_blocks
         self._phase = int.from_bytes(hashlib.sha256(f"llm-training mixture 1/{seed}".encode()).digest()[:8], "little")
         # Epochs of the run count samples: as many as all sources together have rows.
         self._clock = Order(seed=seed, num_rows=num_rows, shape=shape, joins=joins, fraction=fraction)
-        self._stretch = shape.block_rows * max(1, shape.window_blocks // 2)
         # As many windows are open as there are sources: smaller ones, so that together they need the memory of one.
         shape = ShuffleShape(shape.block_rows, max(1, shape.window_blocks // max(1, len(parts))))
+        self._stretch = shape.block_rows * shape.window_blocks
         self._growth = [_PartOrder(seed, number, shape, fraction) for number in range(len(parts))]
         self._pools = [_pool(pieces, number) for number in range(len(parts))]
         self._segments: list[_Segment] = []

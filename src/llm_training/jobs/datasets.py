@@ -324,8 +324,8 @@ def build_cache(
 
     workers = config.cache.workers or (usable_cores() if total > BYTES_WORTH_A_PROCESS else 1)
     workers = min(workers, max(1, len(scanned.plan.slices)))
-    encoder, cleaning = directory if workers > 1 else tokenizer, clean_reading(config.data)
-    open_source = functools.partial(_open_for_build, scanned.corpus, scanned.plan, encoder, cleaning)
+    encoder = directory if workers > 1 else tokenizer
+    open_source = functools.partial(_open_for_build, scanned.corpus, scanned.plan, encoder, clean_reading(config.data))
     result = build_store(
         store_directory(Path(config.cache.dir), identity),
         settings,
@@ -333,7 +333,8 @@ def build_cache(
         open_source,
         mode=mode,
         workers=workers,
-        threads=min(BUILDER_THREADS, usable_cores()),
+        # What can only be read forward would be read once by each.
+        threads=min(BUILDER_THREADS, usable_cores()) if all(file.is_seekable for file in scanned.corpus.files) else 1,
         progress=report,
         should_stop=lambda: bool(stop) or done_chunks == max_chunks,
     )
@@ -346,8 +347,8 @@ def build_cache(
 
 def _open_for_build(corpus: Corpus, plan: Plan, tokenizer: Tokenizer | Path, cleaning: CleanReading) -> tuple[Any, Tokenizer]:
     """What one builder reads and encodes with; another process gets the tokenizer as a directory."""
-    found = tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer)
-    return cleaning.of_slices(SliceReader(corpus, plan).read_slice), found
+    encoder = tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer)
+    return cleaning.of_slices(SliceReader(corpus, plan).read_slice), encoder
 
 
 def load_or_train_tokenizer(

@@ -80,6 +80,11 @@ class SourceFile:
         return self.remote or self.path
 
     @property
+    def is_seekable(self) -> bool:
+        """True for plain bytes on this machine: a second reader that goes elsewhere in them costs nothing."""
+        return self.kind in FORMATS and self.remote is None and not compression_of(self.path)
+
+    @property
     def size(self) -> int:
         """Bytes on disk."""
         return self.path.stat().st_size
