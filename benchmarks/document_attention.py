@@ -3,7 +3,8 @@
 Two corpora: OpenStax sections (about 3,000 tokens each, so most rows hold one document) and the same text with each paragraph as
 a document of its own (about 100 tokens, many in a row). Speed: the default model as ``llm-train`` runs it, on packed rows of 256,
 512 and 2,048 tokens. Worth: bits per byte on held-out paragraphs after the same 300 steps of a small model. The two take turns in
-both. Start it with GOMP_SPINCOUNT=10000, as ``llm-train`` sets for itself, when the machine is shared. What ``cache.document_attention: auto`` does on a CPU follows from these figures.
+both. Start it with GOMP_SPINCOUNT=10000, as ``llm-train`` sets for itself, when the machine is shared. What
+``cache.document_attention: auto`` does on a CPU follows from these figures.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ class DataConfig(Section):
         list[str],
         Field(
             min_length=1,
-            description="file, folder, glob, stdlib:, hf:NAME[:CONFIG][@SPLIT], https://, s3://, gs://, connector:; each may end in #weight=W,max_epochs=E",
+            description="file, folder, glob, stdlib:, hf:NAME[:CONFIG][@SPLIT], URI, connector:; each may end in #weight=W,max_epochs=E",
         ),
     ] = ["stdlib:"]  # noqa: RUF012
     validation_sources: Annotated[list[str], Field(description="paths or URIs of held-out text; empty: split off the sources")] = []  # noqa: RUF012
