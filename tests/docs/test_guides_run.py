@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import pytest
 
@@ -62,8 +63,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("notes.md").write_text("a note about the text\n" * 20)
         Path("data").mkdir()
         records = "".join(json.dumps({"text": path.read_text()}) + "\n" for path in sorted(Path("my_texts").glob("doc-*")))
-        for name in ("data/train.jsonl", "data/dev.jsonl", "test.jsonl", "web.jsonl"):
+        for name in ("data/train.jsonl", "data/dev.jsonl", "test.jsonl"):
             Path(name).write_text(records)
+        Path("web.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in topics.values()))  # prose, for the cleaning
         Path("data/more.jsonl.gz").write_bytes(gzip.compress(records.encode()))
         Path("data/tokens.txt").write_text(" ".join(str(byte) for byte in Path("my_texts/doc-003.txt").read_bytes() * 9))
         assert main(["train-tokenizer", "my_texts", "--output", "tokenizer", "--vocab-size", "300"]) == 0

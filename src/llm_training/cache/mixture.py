@@ -120,7 +120,9 @@ class MixedOrder:
         """First and last-plus-one sample of the stretch around ``sample`` in which each source stays within two windows of its own."""
         first = sample - sample % self._stretch
         last = first + self._stretch
-        return (first, last) if self.num_samples is None else (min(first, self.num_samples), min(last, self.num_samples))
+        if self.num_samples is None:
+            return first, last
+        return (sample, sample) if sample >= self.num_samples else (first, min(last, self.num_samples))
 
     def position(self, sample: int) -> EpochPosition:
         """The epoch of the run that a sample lies in, counted in samples."""

@@ -11,9 +11,11 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from multiprocessing.connection import wait as wait_for_any
 from typing import Any, Protocol, TypeVar
 
@@ -38,7 +40,7 @@ def in_this_process(job: Job[Result], numbers: Sequence[int], workers: int) -> G
 
 
 def in_threads(job: Job[Result], numbers: Sequence[int], workers: int) -> Generator[tuple[int, Result]]:
-    """Results as they come, from so many threads; each opens the job for itself. Closing the generator waits for the work in hand."""
+    """Results in the order of ``numbers``, from so many threads; each opens the job for itself. Closing the generator waits for the work in hand."""
     own = threading.local()
 
     def run(number: int) -> Any:
@@ -48,24 +50,26 @@ def in_threads(job: Job[Result], numbers: Sequence[int], workers: int) -> Genera
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cache-builder")
     try:
-        yield from _as_they_come(pool, run, numbers, in_flight=workers)
+        yield from _in_turn(pool, run, numbers, workers)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _as_they_come(pool: Executor, run: Callable[[int], Any], numbers: Sequence[int], *, in_flight: int) -> Generator[tuple[int, Any]]:
-    waiting = list(reversed(numbers))
-    running: dict[Future[Any], int] = {}
-    while waiting or running:
-        while waiting and len(running) < in_flight:
-            number = waiting.pop()
-            running[pool.submit(run, number)] = number
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            yield running.pop(future), future.result()
+def _in_turn(pool: Executor, run: Callable[[int], Any], numbers: Sequence[int], workers: int) -> Generator[tuple[int, Any]]:
+    """Each result after those before it: what is committed so far never depends on which worker was quicker."""
+    # Two numbers a worker keep every worker busy while results are committed here, or while one number takes long.
+    waiting, running = iter(numbers), deque[tuple[int, Future[Any]]]()
+    for number in islice(waiting, 2 * workers):
+        running.append((number, pool.submit(run, number)))
+    while running:
+        number, future = running.popleft()
+        result = future.result()
+        running.extend((later, pool.submit(run, later)) for later in islice(waiting, 1))
+        yield number, result
 
 
 def in_worker_processes(job: Job[Result], numbers: Sequence[int], workers: int) -> Generator[tuple[int, Result]]:
-    """Results as they come. Closing the generator stops after the work in hand.
+    """Results in the order of ``numbers``. Closing the generator stops after the work in hand.
 
     Raises:
         PeerError: a worker died. Whatever the job itself raises comes through as it is.
@@ -74,8 +78,7 @@ def in_worker_processes(job: Job[Result], numbers: Sequence[int], workers: int) 
     count = min(workers, len(numbers))
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(job,))
     try:
-        # Two numbers a worker in flight keep every worker busy while results are committed here.
-        yield from _as_they_come(pool, _run_in_worker, numbers, in_flight=2 * count)
+        yield from _in_turn(pool, _run_in_worker, numbers, count)
     except BrokenProcessPool as error:
         remedy = "it may have run out of memory: use fewer workers; the build goes on where it stopped"
         raise PeerError("a worker process died", remedy=remedy) from error
