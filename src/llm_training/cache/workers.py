@@ -40,7 +40,10 @@ def in_this_process(job: Job[Result], numbers: Sequence[int], workers: int) -> G
 
 
 def in_threads(job: Job[Result], numbers: Sequence[int], workers: int) -> Generator[tuple[int, Result]]:
-    """Results in the order of ``numbers``, from so many threads; each opens the job for itself. Closing the generator waits for the work in hand."""
+    """Results in the order of ``numbers``, from so many threads; each opens the job for itself.
+
+    Closing the generator waits for the work in hand.
+    """
     own = threading.local()
 
     def run(number: int) -> Any:
