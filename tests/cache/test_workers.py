@@ -1,36 +1,65 @@
-"""Results come in the order of the numbers, whichever worker is quicker."""
+"""Worker processes: their death, and what is left when their parent dies."""
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
+from tests.cache.toy import open_toy
 
-from llm_training.cache.workers import in_this_process, in_threads, in_worker_processes
-
-
-class SlowFirst:
-    """A job whose even numbers take longer than its odd ones."""
-
-    def open(self):
-        return _slow_even
+from llm_training.errors import PeerError
 
 
-def _slow_even(number: int) -> int:
-    time.sleep(0.05 if number % 2 == 0 else 0)
-    if number == 13:
-        raise ValueError("thirteen")
-    return number * number
+@pytest.fixture
+def importable(monkeypatch, repository):
+    monkeypatch.syspath_prepend(repository)
 
 
-@pytest.mark.parametrize("way", [in_this_process, in_threads, in_worker_processes])
-def test_results_come_in_order(way):
-    numbers = [4, 3, 8, 1, 2, 5, 7]
-    assert list(way(SlowFirst(), numbers, 3)) == [(number, number * number) for number in numbers]
+def dying_source():
+    read, encoder = open_toy()
+    return lambda number: read(number) if number < 3 else os._exit(9), encoder
 
 
-@pytest.mark.parametrize("way", [in_threads, in_worker_processes])
-def test_what_came_before_a_failure_is_not_lost(way):
-    seen = []
-    with pytest.raises(ValueError, match="thirteen"):
-        for number, _ in way(SlowFirst(), [2, 13, 4, 6], 2):
-            seen.append(number)
-    assert seen == [2]
+def test_a_dead_worker_is_an_error_and_the_build_goes_on_afterwards(cache, importable):
+    with pytest.raises(PeerError, match="a worker process died; it may have run out of memory"):
+        cache.build(5, workers=2, source=dying_source)
+    built_before = set(cache.store().records["train"])
+    assert built_before <= {0, 1, 2}
+    assert set(cache.build(5).built) == {0, 1, 2, 3, 4} - built_before
+
+
+ENDLESS = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tests.cache.test_workers import hanging_source
+from tests.cache.toy import ToyCache
+if __name__ == "__main__":
+    ToyCache(Path(sys.argv[2])).build(4, workers=2, source=hanging_source)
+"""
+
+
+def hanging_source():
+    Path(os.environ["STARTED"], str(os.getpid())).touch()
+    return lambda number: time.sleep(60), open_toy()[1]
+
+
+@pytest.mark.slow
+def test_workers_end_when_their_parent_is_killed(cache, tmp_path, repository):
+    script = tmp_path / "endless.py"
+    script.write_text(ENDLESS)
+    started = tmp_path / "started"
+    started.mkdir()
+    parent = subprocess.Popen([sys.executable, str(script), str(repository), str(cache.root)], env={**os.environ, "STARTED": str(started)})
+    deadline = time.monotonic() + 30
+    while len(list(started.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = [int(path.name) for path in started.iterdir()]
+    parent.kill()
+    parent.wait()
+    assert len(workers) == 2
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], timeout=5)
+    assert not alive
