@@ -73,11 +73,13 @@ class EvaluationCompleted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class SampleGenerated(Event):
-    """Text the model wrote after ``step`` steps."""
+    """Text the model wrote after ``step`` steps: number ``number`` of ``count``."""
 
     step: int
     prompt: str
     text: str
+    number: int = 1
+    count: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,7 @@ BAD_VALUES = [
     ("training.logging_steps", "0", "> 0"),
     ("training.save_total_limit", "0", "> 0"),
     ("model.family", "bert", "one of qwen3, llama, gpt2"),
-    ("model.size", "huge", "must match"),
+    ("model.size", "huge", "must be auto or a number of parameters such as 500K, 10M or 1.5B"),
     ("model.hidden_size", "0", "> 0"),
     ("model.hidden_size", "1000000", "<= 65536"),
     ("model.num_layers", "-2", "> 0"),

@@ -47,7 +47,7 @@ def test_it_changes_what_is_learned_and_the_plan_says_which(folder: Path, source
 
         def keep(event: Event, wanted: str = wanted) -> None:
             if isinstance(event, PlanReady):
-                lines[wanted] = next(line for line in event.lines if line.startswith("Documents: "))
+                lines[wanted] = next(line for line in event.lines if line.startswith("Attention: "))
 
         bus.subscribe(keep)
         with recorded_steps() as chain:
@@ -56,9 +56,9 @@ def test_it_changes_what_is_learned_and_the_plan_says_which(folder: Path, source
     assert [link[0] for link in chains["true"].values()] == [link[0] for link in chains["false"].values()], "rows and labels are the same"
     assert chains["true"][STEPS][2:] != chains["false"][STEPS][2:]
     assert chains["auto"] == chains["false"]
-    assert lines["true"] == "Documents: attend to themselves alone (as asked)"
-    assert lines["false"] == "Documents: see those before them in a row (switched off)"
-    assert lines["auto"].startswith("Documents: see those before them in a row (on a CPU it has not")
+    assert lines["true"] == "Attention: within each document (as asked)"
+    assert lines["false"] == "Attention: across the documents of a row (switched off)"
+    assert lines["auto"].startswith("Attention: across the documents of a row (the limit has not")
     assert [start_record(folder, f"plain-{wanted}")["document_attention"] for wanted in lines] == [True, False, False]
     state = json.loads(next((folder / "plain-true" / "checkpoints").glob("step-*/training_state/state.json")).read_text())
     assert state["facts"]["document_attention"] is True

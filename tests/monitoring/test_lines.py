@@ -99,7 +99,7 @@ def test_a_plan_without_lines_still_tells_its_numbers():
 def test_samples_are_quoted_folded_and_harmless():
     event = events.SampleGenerated(step=3, prompt="ab", text="c" * 40 + "\n\x1b[2J漢字" * 1)
     shown = lines.sample(event, 30, lines.UNICODE)
-    assert shown[0].plain == "Sample 3"
+    assert shown[0].plain == "Sample 1 of 1, after step 3"
     assert all(line.cell_len < 30 for line in shown)
     assert "\x1b" not in "".join(line.plain for line in shown)
     assert "".join(line.plain.removeprefix("  │ ") for line in shown[1:-1]) == "ab" + "c" * 40 + "\\x1b[2J漢字"

@@ -45,3 +45,11 @@ def test_unknown_totals_count_without_a_share():
 def test_a_clock_that_does_not_move_gives_no_rate():
     task, _ = tasks.TaskBoard().update(progress(5, 10, ""), 1.0)
     assert tasks.progress_line(task).plain == "Tokenize  50.0% | 5 of 10"
+
+
+def test_work_in_one_piece_has_neither_amount_nor_rate():
+    board = tasks.TaskBoard()
+    begun, _ = board.update(progress(0, 1, ""), 1.0)
+    assert tasks.progress_line(begun).plain == "Tokenize ..."
+    done, is_due = board.update(progress(1, 1, ""), 3.0)
+    assert is_due and tasks.finished_line(done).plain == "Tokenize | 2.00 s"

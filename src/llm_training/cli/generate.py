@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Sequence
 
@@ -56,6 +57,7 @@ def generate(
     from llm_training.cli.console import print_json
     from llm_training.jobs.generate import generate as job
 
+    used_seed = secrets.randbelow(1 << 31) if seed is None else seed
     words = " ".join(prompts) if prompt is None else prompt
     beginning = sys.stdin.read() if words == "-" else words
     pieces = job(
@@ -66,16 +68,18 @@ def generate(
         top_k=top_k,
         top_p=top_p,
         stop=stop or (),
-        seed=seed,
+        seed=used_seed,
         device=device,
     )
     if json:
-        print_json({"prompt": beginning, "text": "".join(pieces)})
+        print_json({"prompt": beginning, "text": "".join(pieces), "seed": used_seed})
         return 0
     _print_as_written(beginning)
     for piece in pieces:
         _print_as_written(piece)
     print()
+    if seed is None and temperature > 0 and sys.stderr.isatty():
+        print(f"(--seed {used_seed} writes the same again)", file=sys.stderr)
     return 0
 
 

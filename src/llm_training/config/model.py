@@ -12,6 +12,9 @@ AttentionBackend = Literal["auto", "flash", "flex", "sdpa", "eager"]
 Family = Literal["qwen3", "llama", "gpt2"]
 
 
+SIZE_PATTERN = r"^(auto|\d+(\.\d+)?[KMB])$"
+
+
 class ModelConfig(Section):
     """Shape of the transformer. A shape field left empty is chosen by ``size``."""
 
@@ -19,7 +22,7 @@ class ModelConfig(Section):
     size: Annotated[
         str,
         Field(
-            pattern=r"^(auto|\d+(\.\d+)?[KMB])$",
+            pattern=SIZE_PATTERN,
             description="auto (what this machine, time budget and data carry best) or a parameter count such as 10M",
         ),
     ] = "auto"

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from llm_training.config.fields import all_fields
 from llm_training.config.given import DEFAULT, Origin, Value, shown
+from llm_training.config.model import SIZE_PATTERN
 from llm_training.config.root import CrossCheckError
 
 _FIELD_NAME: Final = re.compile(r"[a-z]+\.[a-z0-9_]+")
@@ -17,12 +18,14 @@ _FIELD_NAME: Final = re.compile(r"[a-z]+\.[a-z0-9_]+")
 _WORDS: Final[Mapping[str, str]] = {
     "finite_number": "must be a finite number",
     "string_unicode": "must be text that is valid Unicode",
-    "string_pattern_mismatch": "must match {pattern}",
+    "string_pattern_mismatch": "must be {words}",
     "string_too_short": "must not be empty",
     "string_too_long": "must have at most {max_length} characters",
     "too_short": "must have at least {min_length} item",
     "int_parsing_size": "must be a number of at most 18 digits",
 }
+
+_PATTERNS: Final[Mapping[str, str]] = {SIZE_PATTERN: "auto or a number of parameters such as 500K, 10M or 1.5B"}
 
 
 def from_validation(
@@ -48,7 +51,8 @@ def from_validation(
 def _requirement(name: str, kind: str, context: Mapping[str, Any]) -> str:
     bound = all_fields()[name].bound
     if kind in _WORDS:
-        return _WORDS[kind].format(**context) + (f" {bound}" if bound and kind == "finite_number" else "")
+        words = _PATTERNS.get(str(context.get("pattern")), f"text like {context.get('pattern')}")
+        return _WORDS[kind].format(**context, words=words) + (f" {bound}" if bound and kind == "finite_number" else "")
     return f"must be {bound}" if bound else f"must be {all_fields()[name].type_text}"
 
 

@@ -19,7 +19,7 @@ from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Progress
 from llm_training.jobs.datasets import bytes_of_tokens, held_out_of_run, read_texts
 from llm_training.jobs.models import LoadedModel, load_model
-from llm_training.storage.durable import write_json
+from llm_training.storage.durable import require_place, write_json
 
 METRICS = ("loss", "perplexity", "bits_per_byte", "accuracy", "f1")
 KEY_OF_METRIC = {"loss": "loss_nats"}
@@ -77,10 +77,13 @@ def evaluate(
         ConfigError: an unknown metric or a stride outside 1 .. context.
         DataError: there is nothing to score.
         IntegrityError: the model cannot be trusted or read.
+        StorageError: the report cannot be written; told before anything is scored.
     """
     unknown = [name for name in metrics if name not in METRICS]
     if unknown or not metrics:
         raise ConfigError(f"unknown metric {', '.join(unknown) or '(none)'}", where="--metrics", remedy=f"choose from {', '.join(METRICS)}")
+    if output is not None:
+        require_place(Path(output))
     loaded = load_model(model_path, device=device)
     window = loaded.model.spec.max_seq_len
     if stride is not None and not 1 <= stride <= window:

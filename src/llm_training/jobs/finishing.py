@@ -102,7 +102,7 @@ def write_samples(context: RunContext, model: Transformer, step: int) -> None:
     for index, result in enumerate(results, 1):
         text = data.tokenizer.decode(result.token_ids)
         write_bytes(context.layout.samples / f"sample-{index}.txt", (settings.prompt + text).encode())
-        context.bus.publish(SampleGenerated(step=step, prompt=settings.prompt, text=text))
+        context.bus.publish(SampleGenerated(step=step, prompt=settings.prompt, text=text, number=index, count=len(results)))
 
 
 def draw_curve(context: RunContext) -> str | None:

@@ -15,7 +15,7 @@ from llm_training.errors import ConfigError, DataError
 from llm_training.jobs.datasets import PreparedData
 from llm_training.model import attention, sizes
 from llm_training.model.spec import ModelSpec
-from llm_training.runtime.device import Device, Precision
+from llm_training.runtime.device import Device, Precision, free_bytes
 from llm_training.training import dial
 from llm_training.training.build import RateSettings
 from llm_training.training.compiling import CompileChoice
@@ -422,23 +422,32 @@ def describe_plan(
         ]
     rows += [
         ("Model", f"{spec.family}, {parameters.total:,} parameters: {spec.num_layers} layers, width {spec.hidden_size}, "
-                  f"{spec.num_attention_heads} heads of {spec.head_dim}, context {plan.sequence_length}"),
+                  f"{_heads(spec)}, context {plan.sequence_length}"),
         ("Size", choice.reason if is_dialled else "as configured"),
         ("Device", f"{device.name}; {precision.name} ({precision.reason})"),
     ]  # fmt: skip
     if documents is not None:
-        rows.append(("Documents", documents.line))
+        rows.append(("Attention", documents.line))
     if compiled is not None:
         rows.append(("Compile", f"{'on' if compiled.is_on else 'off'} ({compiled.reason})"))
     rows += [
         ("Steps", f"{plan.total_steps:,} of {plan.tokens_per_step:,} tokens ({plan.effective_batch} sequences), "
                   f"warm-up {plan.warmup_steps:,}"),
         ("Tokens", f"{seen:,} in all" + (f", {seen / data.num_tokens:.2f} epochs" if data is not None and data.num_tokens else "")),
-        ("Memory", f"about {memory / 1e9:.2f} GB"),
+        ("Memory", _memory_line(memory, free_bytes(device))),
         ("Time", f"about {_duration(estimate.seconds)} (guessed at {estimate.tokens_per_second:,.0f} tok/s; "
                  "the first steps show the true speed)"),
     ]  # fmt: skip
     return tuple(f"{name}: {text}" for name, text in rows)
+
+
+def _memory_line(needed_bytes: int, free: int) -> str:
+    line = f"about {needed_bytes / 1e9:.2f} GB for the model and a step, beside the program itself"
+    return f"{line}; only {free / 1e9:.1f} GB are free: lower training.batch_size" if needed_bytes > free else line
+
+
+def _heads(spec: ModelSpec) -> str:
+    return f"{spec.num_attention_heads} head{'' if spec.num_attention_heads == 1 else 's'} of {spec.head_dim}"
 
 
 def _duration(seconds: float) -> str:

@@ -129,6 +129,7 @@ def _train_on(machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *
         device=machine.device,
     )
     if dry_run:
+        bus.publish(Notice(message=_outlook(config, place)))
         return _only_plan(machine, config, bus, scanned.train_bytes, choice, scanned.name)
     length = config.cache.sequence_length or choice.sequence_length
     data = pack_data(
@@ -266,6 +267,17 @@ def _only_plan(machine: Machine, config: Config, bus: EventBus, train_bytes: int
     )
     _publish_plan(bus, "dry run", estimate.plan, spec, lines)
     return RunResult("", "planned", 0, plan=planning.as_facts(estimate.plan, spec))
+
+
+def _outlook(config: Config, place: run_directory.RunPlace | None) -> str:
+    """What the same command without ``--dry-run`` would do."""
+    if place is None:
+        _, finished = run_directory.find_same(config)
+        return "this starts a new run" + (f"; {finished.path} has finished with this configuration" if finished else "")
+    if place.is_new:
+        return f"this starts a new run in {place.layout.path}"
+    verb = "has finished" if run_directory.is_finished(place.layout) else "goes on from its newest checkpoint"
+    return f"the run {place.layout.path} {verb}; below is what it would be if it began now"
 
 
 def _publish_plan(bus: EventBus, name: str, plan: TrainingPlan, spec: ModelSpec, lines: Sequence[str]) -> None:

@@ -238,7 +238,7 @@ def sample(event: SampleGenerated, width: int, glyphs: Glyphs) -> list[Text]:
         text = Text(line)
         text.stylize("bold", 0, prompted)
         quoted.extend(_folded(text, max(20, width - 5)))
-    head = Text.assemble(("Sample", "bold cyan"), f" {event.step:,}")
+    head = Text.assemble(("Sample", "bold cyan"), f" {event.number} of {event.count}", (f", after step {event.step:,}", "dim"))
     return [head, *(Text.assemble((f"  {glyphs.quote} ", "dim"), line) for line in quoted), Text("")]
 
 

@@ -63,10 +63,13 @@ class TaskBoard:
 
 def finished_line(task: Task) -> Text:
     """The lasting line of a finished task."""
-    parts: list[Text | str] = [Text(printable(task.event.task), style="bold cyan"), _amount(task.event)]
+    parts: list[Text | str] = [Text(printable(task.event.task), style="bold cyan")]
+    is_counted = not _is_one_piece(task.event)
+    if is_counted:
+        parts.append(_amount(task.event))
     seconds = task.now_seconds - task.started_seconds
-    if seconds >= 0.5:
-        parts.append(Text(f"{wording.duration(seconds)}, {_rate(task)}", style="dim"))
+    if seconds >= 0.5 or not is_counted:
+        parts.append(Text(f"{wording.duration(seconds)}, {_rate(task)}" if is_counted else wording.duration(seconds), style="dim"))
     return lines.joined(parts)
 
 
@@ -75,7 +78,9 @@ def progress_line(task: Task) -> Text:
     event = task.event
     name = Text(printable(event.task), style="bold")
     if event.total:
-        name.append(f" {100 * event.done / event.total:5.1f}%", style="not bold")
+        name.append(f" {100 * event.done / event.total:5.1f}%" if not _is_one_piece(event) else " ...", style="not bold")
+    if _is_one_piece(event):
+        return name
     parts: list[Text | str] = [name, _amount(event)]
     if task.per_second > 0:
         parts.append(Text(_rate(task)))
@@ -88,6 +93,11 @@ def live_line(task: Task, width: int, glyphs: lines.Glyphs) -> Text:
     """The same fitted into one row, with a bar when the total is known."""
     fraction = task.event.done / task.event.total if task.event.total else None
     return lines.fitted(progress_line(task), fraction, width, glyphs)
+
+
+def _is_one_piece(event: Progress) -> bool:
+    """Work that is only begun and done: an amount and a rate would say nothing."""
+    return event.total == 1 and not event.unit
 
 
 def _rate(task: Task) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import psutil
 import torch
 
 from llm_training.errors import ConfigError
@@ -59,6 +60,13 @@ def usable_cores() -> int:
         if quota != "max":
             cores = min(cores, max(1, round(int(quota) / int(period))))
     return cores
+
+
+def free_bytes(device: Device) -> int:
+    """Memory that nobody uses now, of the device or, without one of its own, of the machine."""
+    if device.kind == "cuda":
+        return torch.cuda.mem_get_info(device.index)[0]
+    return psutil.virtual_memory().available
 
 
 def _threads_of_openmp() -> int:

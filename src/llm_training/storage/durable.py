@@ -175,6 +175,16 @@ def make_directory(path: Path, *, mode: int = 0o700) -> None:
         raise to_storage_error(NotADirectoryError(errno.ENOTDIR, "not a directory"), "make a directory", path)
 
 
+def require_place(path: Path) -> None:
+    """See, before long work, that a file can be written there: makes the missing directories. Raises StorageError."""
+    make_directory(path.parent)
+    with storage_errors("write", path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a directory")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "permission denied")
+
+
 def rename(source: Path, target: Path) -> None:
     """Give a file or directory a free name in the same directory, durably. Raises StorageError (also when it is taken)."""
     with storage_errors(f"rename to {target.name}", source):

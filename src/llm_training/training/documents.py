@@ -19,7 +19,7 @@ class DocumentChoice:
     @property
     def line(self) -> str:
         """For the plan."""
-        effect = "attend to themselves alone" if self.is_on else "see those before them in a row"
+        effect = "within each document" if self.is_on else "across the documents of a row"
         return f"{effect} ({self.reason})"
 
 
@@ -38,5 +38,5 @@ def choose_document_attention(wanted: str, device: Device, *, strategy: str, ker
     if device.kind == "cuda" and kernel == "flex":
         return DocumentChoice(True, "FlexAttention skips what documents do not share")
     if device.kind == "cpu":
-        return DocumentChoice(False, "on a CPU it has not been seen to pay")
+        return DocumentChoice(False, "the limit has not paid on a CPU")
     return DocumentChoice(False, f"no kernel skips documents on this {device.kind} device")
