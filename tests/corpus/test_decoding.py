@@ -76,7 +76,7 @@ def test_bad_lines_are_named_by_number_and_reason(folder: Path, line: bytes, rea
         _read(path)
     reader = _read(path, skip_bad=True)
     assert reader.report.dropped == {reason: 1, "blank line": 1} and reader.report.num_documents == 2
-    assert reader.report.examples == [f"{reason} at r.jsonl, record 2"]
+    assert reader.report.examples == [f"{reason} at r.jsonl, line 3"]
 
 
 def test_what_is_unusual_but_right_is_read(folder: Path) -> None:
@@ -140,7 +140,7 @@ def test_array_elements_are_judged_one_by_one(folder: Path) -> None:
 def test_too_large_a_share_of_bad_documents_stops_a_lenient_reading(folder: Path) -> None:
     path = folder / "r.jsonl"
     path.write_bytes(b'{"text": "good"}\n' * 90 + b"bad\n" * 10)
-    with pytest.raises(DataError, match=r"10 of 100 documents are bad, more than the 1.0% allowed; at invalid json at r.jsonl, record 90"):
+    with pytest.raises(DataError, match=r"10 of 100 documents are bad, more than the 1.0% allowed; at invalid json at r.jsonl, line 91"):
         _read(path, skip_bad=True)
     assert _read(path, skip_bad=True, max_bad_fraction=0.2).report.num_bad == 10
 

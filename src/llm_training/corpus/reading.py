@@ -6,8 +6,10 @@ one reader for each worker: they share nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Final
 
 from llm_training.corpus.corpus import Corpus
 from llm_training.corpus.document import TRAIN, VALIDATION, Document, ReadReport
@@ -16,6 +18,8 @@ from llm_training.corpus.plan import BY_RECORD_TAIL, Plan, Slice, Span
 from llm_training.corpus.sources.record import Cut, Limits, Record
 from llm_training.corpus.split import split_of_digest, tail_boundary, text_digest
 from llm_training.errors import DataError, IntegrityError
+
+_HAS_LINES: Final = re.compile(r"\.(?:jsonl|ndjson)(?:\.(?:gz|bz2|xz|zst))?$")
 
 
 class SliceReader:
@@ -93,7 +97,7 @@ class SliceReader:
         if record.is_bad and not self._settings.skip_bad:
             where = opened.locate(span.start + record.offset)
             raise DataError(f"{record.reason} ({record.detail})", where=where, remedy="mend it, or skip bad documents (--skip-bad)")
-        self.report.drop(record.reason, f"{span.file}, record {record.position}", is_bad=record.is_bad)
+        self.report.drop(record.reason, _place(record, span), is_bad=record.is_bad)
 
     def _documents(self, record: Record, span: Span, piece: Slice) -> tuple[Document, ...]:
         if piece.split is not None:
@@ -121,6 +125,13 @@ def edited(span: Span) -> IntegrityError:
         where=span.file,
         remedy="restore the file, or use another --cache.name, or llm-build-cache --force-rebuild; appending is always possible",
     )
+
+
+def _place(record: Record, span: Span) -> str:
+    """Records are counted from 0, as in the ids of documents; lines from 1, as editors show them."""
+    if _HAS_LINES.search(span.file):
+        return f"{span.file}, line {record.position + 1}"
+    return f"{span.file}, record {record.position}"
 
 
 def _document(record: Record, span: Span, split: str) -> Document:

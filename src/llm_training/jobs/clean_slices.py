@@ -6,7 +6,6 @@ them depends on the process, the machine or the order of slices.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,6 @@ from llm_training.storage.faults import crash_point
 SPLIT_ORDER: Final = (TEST, VALIDATION, TRAIN)
 # Rows of the key file after the two halves of the content key and the bands.
 NUM_EXTRA_ROWS: Final = 2
-_RECORD_OF_LINES: Final = re.compile(r"(?P<file>.*\.(?:jsonl|ndjson)(?:\.(?:gz|bz2|xz|zst))?), record (?P<number>\d+)")
 
 
 @dataclass(frozen=True)
@@ -71,13 +69,7 @@ class BadRecords(ReadReport):
     def drop(self, reason: str, where: str, *, is_bad: bool) -> None:
         """See :class:`ReadReport`."""
         super().drop(reason, where, is_bad=is_bad)
-        self.places.append((reason, _by_line(where), is_bad))
-
-
-def _by_line(where: str) -> str:
-    """Records of JSON Lines are counted from 0, its lines from 1, as editors show them."""
-    found = _RECORD_OF_LINES.fullmatch(where)
-    return f"{found['file']}, line {int(found['number']) + 1}" if found else where
+        self.places.append((reason, where, is_bad))
 
 
 @dataclass(frozen=True)
