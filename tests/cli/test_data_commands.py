@@ -30,7 +30,7 @@ def test_a_table_a_file_and_the_reasons(data: Path, empty_directory: Path, run: 
     found = run(*words)
     assert found.code == 3
     assert "error[E03]: the data fails 1 of 4 checks: records that cannot be read 2.44 % (0 % allowed)" in found.err
-    assert "schema\trecords that cannot be read\t2.44 %\t0 %\tFAILED" in found.out and "record 30" in found.out
+    assert "schema\trecords that cannot be read\t2.44 %\t0 %\tFAILED" in found.out and "line 31" in found.out
     written = json.loads((empty_directory / "out" / "found.json").read_text())
     assert written["is_valid"] is False and written["findings"][0]["is_good"] is False
     shown = run(*words, "--json", "--max-bad-fraction", "0.05")

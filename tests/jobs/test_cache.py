@@ -9,8 +9,10 @@ import pytest
 from tests.end_to_end.tiny import tiny_config, write_corpus
 
 from llm_training.config.root import Config
-from llm_training.errors import IntegrityError
+from llm_training.errors import DataError, IntegrityError
+from llm_training.events import EventBus
 from llm_training.jobs import cache
+from llm_training.jobs.cache_check import check_cache
 
 
 @pytest.fixture
@@ -89,3 +91,23 @@ def test_verify_of_a_length_that_was_not_packed_looks_at_the_tokens(tmp_path: Pa
     assert report.verified
     assert (report.view, report.num_sequences) == ("", 0)
     assert not any(line.startswith("rows ") for line in report.lines())
+
+
+def test_a_whole_cache_is_checked_without_its_sources(tmp_path: Path, source: Path) -> None:
+    with pytest.raises(DataError, match="there is no cache"):
+        check_cache(str(tmp_path / "cache"), EventBus())
+    built = cache.build(configured(tmp_path, source))
+    cache.build(configured(tmp_path, source, **{"cache.sequence_length": 64}))
+    before = state(tmp_path / "cache")
+    found = check_cache(str(tmp_path / "cache"), EventBus())
+    assert list(found.datasets) == [built.dataset] and min(found.datasets.values()) > 0
+    assert sorted(found.row_plans) == [f"32/{built.dataset}", f"64/{built.dataset}"]
+    assert found.row_plans[f"32/{built.dataset}"] == built.num_sequences
+    assert state(tmp_path / "cache") == before
+    chunk = sorted(Path(built.directory).glob("*.arrow"))[1]
+    flip(chunk)
+    plan = sorted((tmp_path / "cache/packed_sequences/64" / built.dataset).glob("*.arrow"))[0]
+    plan.unlink()
+    with pytest.raises(IntegrityError, match="2 parts of the cache are damaged") as caught:
+        check_cache(str(tmp_path / "cache"), EventBus())
+    assert chunk.name in caught.value.what and plan.name in caught.value.what

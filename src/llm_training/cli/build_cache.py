@@ -43,25 +43,32 @@ def build_cache(
         dataset_name: name of the dataset in the cache; empty takes it from the sources.
         mode: normal builds on; inverse scans for missing or damaged chunks and builds just those.
         force_rebuild: build everything anew beside the old cache, then swap.
-        verify: check sizes and hashes of every chunk, build nothing.
+        verify: check sizes and hashes of every chunk, build nothing; without a source, of every dataset in the cache.
         chunks: build at most so many chunks now and leave the others for the next build; empty builds all.
         publish: send the finished dataset to a remote folder, as s3://bucket/prefix, for --cache.dir of training runs.
         config: a file, a name in config/, or a shipped preset; may be repeated, later ones win.
         json: print the result as JSON; progress goes to standard error.
     """
     from llm_training.cli.console import print_json, watched
+    from llm_training.config.given import DEFAULT
     from llm_training.config.load import load_config
     from llm_training.jobs import cache
+    from llm_training.jobs.cache_check import check_cache
+    from llm_training.storage.remote import is_remote
 
     given = (*(input or ()), *sources)
     own: list[tuple[str, str | tuple[str, ...]]] = [("data.sources", given)] if given else []
     own += [(name, value) for name, value in (("tokenizer.path", tokenizer), ("cache.name", dataset_name)) if value is not None]
     loaded = load_config(config or (), os.environ, [*values, *own])
     settings = loaded.config.monitoring
+    is_about_all = verify and loaded.origin("data.sources") == DEFAULT and not is_remote(loaded.config.cache.dir)
     with watched(settings.console, to_stderr=json, log_level=settings.log_level) as bus:
-        result = cache.build(
-            loaded.config, mode=mode, force_rebuild=force_rebuild, verify=verify, max_chunks=chunks, publish=publish, bus=bus
-        )
+        if is_about_all:
+            result = check_cache(loaded.config.cache.dir, bus)
+        else:
+            result = cache.build(
+                loaded.config, mode=mode, force_rebuild=force_rebuild, verify=verify, max_chunks=chunks, publish=publish, bus=bus
+            )
     if json:
         print_json(result)
     else:

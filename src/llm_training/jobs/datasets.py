@@ -26,7 +26,18 @@ from llm_training.cache.view import PackedView, ViewSettings, build_view, view_d
 from llm_training.checkpoint.layout import STATE_FILE
 from llm_training.config.load import load_config
 from llm_training.config.root import Config
-from llm_training.corpus import TEST, VALIDATION, Corpus, CorpusSettings, Plan, SliceReader, make_plan, open_corpus, prepared_tokenizer
+from llm_training.corpus import (
+    REPEATED,
+    TEST,
+    VALIDATION,
+    Corpus,
+    CorpusSettings,
+    Plan,
+    SliceReader,
+    make_plan,
+    open_corpus,
+    prepared_tokenizer,
+)  # fmt: skip
 from llm_training.errors import DataError, IntegrityError, StoppedEarly
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
@@ -183,8 +194,9 @@ def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool, m
     if previous is not None and not may_rescan:
         return previous
     plan = make_plan(corpus, previous, notify=lambda line: bus.publish(Notice(message=line)))
-    if plan != previous and plan.skipped:
-        counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(plan.skipped.items()))
+    skipped = {reason: count for reason, count in plan.skipped.items() if reason != REPEATED}  # of these the planning told
+    if plan != previous and skipped:
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items()))
         bus.publish(Notice(message=f"left out of the sources: {counts}", level="warning"))
     if plan != previous:
         make_directory(path.parent)
