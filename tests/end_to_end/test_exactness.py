@@ -159,3 +159,21 @@ def test_a_run_can_start_from_the_weights_of_another(shared: Path, source: Path)
     assert set(dict(chain.links[1][1])) == {"adamw", "muon"}
     with pytest.raises(ConfigError, match="reads 32 tokens"):
         train(config_in(shared, source, "too-long", **given, **{"cache.sequence_length": 64}))
+
+
+def test_a_project_folder_that_was_moved_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text, cache and run in one folder, named from within it: another place of the folder is no other data."""
+    home = tmp_path / "here"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    write_corpus(Path("texts"))
+    config = tiny_config(Path(), Path("texts"))
+    with pytest.raises(StoppedEarly):
+        train(config, bus=stop_at(3))
+    monkeypatch.chdir(tmp_path)
+    home.rename(tmp_path / "there")
+    monkeypatch.chdir(tmp_path / "there")
+    with recorded_steps() as chain:
+        finished = train(config)
+    assert finished.reason == "finished" and min(chain.links) == 4
+    assert len(list(Path("cache/store").glob("*/cache_metadata.json"))) == 1

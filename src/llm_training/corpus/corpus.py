@@ -100,13 +100,14 @@ class Corpus:
         return tuple(file for source in self.sources for file in source.files)
 
 
-def open_corpus(uris: Sequence[str], settings: CorpusSettings) -> Corpus:
+def open_corpus(uris: Sequence[str], settings: CorpusSettings, home: Path | None = None) -> Corpus:
     """Resolve sources.
 
     Args:
         uris: paths, globs, ``stdlib:``, ``token-ids:PATH``, ``hf:NAME[:CONFIG][@SPLIT]``, ``https://``, ``s3://``, ``gs://``,
             ``connector:MODULE:CLASS``.
         settings: how they are read.
+        home: a folder; sources in it keep the fingerprint when it is moved as a whole.
 
     Raises:
         ConfigError: no source, or an unknown kind of source.
@@ -118,7 +119,7 @@ def open_corpus(uris: Sequence[str], settings: CorpusSettings) -> Corpus:
     taken: set[str] = set()
     sources = tuple(_open_source(str(uri), settings, taken) for uri in dict.fromkeys(map(str, uris)))
     name = safe_name("+".join(source.name for source in sources))[:_MAX_NAME_CHARACTERS]
-    return Corpus(name, sources, settings, _fingerprint(sources, settings))
+    return Corpus(name, sources, settings, _fingerprint(sources, settings, home))
 
 
 def _open_source(uri: str, settings: CorpusSettings, taken: set[str]) -> Source:
@@ -151,13 +152,13 @@ def _short_name(uri: str, found: Sequence[SourceFile]) -> str:
     return first if len(found) > 1 or "/" in found[0].key else first.split(".")[0] or first
 
 
-def _fingerprint(sources: Sequence[Source], settings: CorpusSettings) -> str:
-    named = [_identity(source.uri) for source in sources]
+def _fingerprint(sources: Sequence[Source], settings: CorpusSettings, home: Path | None) -> str:
+    named = [_identity(source.uri, home) for source in sources]
     shaping = [settings.text_field, settings.validation_fraction, settings.slice_bytes, settings.max_document_bytes, settings.max_documents]
     return hashlib.sha256(orjson.dumps([named, shaping])).hexdigest()
 
 
-def _identity(uri: str) -> str:
+def _identity(uri: str, home: Path | None) -> str:
     """What a URI means here: the library of this Python, the folder at this place, the address without its signature."""
     if uri == STDLIB:
         return f"{STDLIB}{platform.python_version()}"
@@ -169,4 +170,8 @@ def _identity(uri: str) -> str:
         return uri
     scheme = next((scheme for scheme in SCHEMES if uri.startswith(scheme)), "")
     rest = uri.removeprefix(scheme)
-    return uri if scheme == hub.SCHEME and not Path(rest).exists() else f"{scheme}{Path(rest).expanduser().resolve()}"
+    if scheme == hub.SCHEME and not Path(rest).exists():
+        return uri
+    path = Path(rest).expanduser().resolve()
+    is_inside = home is not None and path.is_relative_to(home.resolve())
+    return f"{scheme}{path.relative_to(home.resolve()) if home and is_inside else path}"

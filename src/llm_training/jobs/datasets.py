@@ -128,7 +128,7 @@ def open_sources(config: Config) -> Corpus:
         slice_bytes=config.cache.chunk_bytes,
         max_document_bytes=data.max_document_bytes,
     )
-    corpus = open_corpus(source_names(data), settings)
+    corpus = open_corpus(source_names(data), settings, None if is_remote(config.cache.dir) else Path(config.cache.dir).absolute().parent)
     if not data.validation_sources:
         return corpus
     held_out = set(data.validation_sources)
