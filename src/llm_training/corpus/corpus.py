@@ -158,7 +158,7 @@ def _fingerprint(sources: Sequence[Source], settings: CorpusSettings, home: Path
     return hashlib.sha256(orjson.dumps([named, shaping])).hexdigest()
 
 
-def _identity(uri: str, home: Path | None) -> str:
+def _identity(uri: str, home: Path | None = None) -> str:
     """What a URI means here: the library of this Python, the folder at this place, the address without its signature."""
     if uri == STDLIB:
         return f"{STDLIB}{platform.python_version()}"
