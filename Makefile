@@ -50,6 +50,7 @@ fix: $(VENV)/.installed-test  ## repair what the linter and formatter can
 
 bench: $(VENV)/.installed-test  ## benchmarks of this machine (15 minutes at most)
 	@$(BIN)/python -m benchmarks
+	@$(BIN)/python scripts/make_texts.py  # the figures in the pages
 
 bench-gpu:  ## benchmarks of a CUDA device (9 minutes at most)
 	@PYTHONPATH=src$${PYTHONPATH:+:$$PYTHONPATH} $$( test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON) ) -m benchmarks.gpu
