@@ -89,6 +89,7 @@ def test_system(run: Run) -> None:
         ("generate --model-path x --max-tokens many", 2, "--max-tokens"),
         ("logs", 2, "there is no run under runs/"),
         ("logs nowhere", 2, "there is no run nowhere"),
+        ("logs one two", 2, "2 runs are named, one can be shown at a time"),
         ("plot", 2, "there is no run under runs/"),
         ("cleanup --checkpoint-dir nowhere", 2, "there is no such directory; at nowhere"),
         ("build-cache nowhere", 3, "nowhere"),

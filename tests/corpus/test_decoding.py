@@ -64,6 +64,10 @@ BAD_LINES = [
     (b'{"text": []}', "text not a string"),
     (b'["text"]', "not an object"),
     (b'{"text": "\\ud800"}', "lone surrogate"),
+    (b'{"text": "x", "id": "\\ud800"}', "lone surrogate"),
+    (b'{"text": "x", "title": "\\udfff"}', "lone surrogate"),
+    (b'{"text": "x", "\\ud800": 1}', "lone surrogate"),
+    (b'{"text": "x", "n": NaN, "m": ' + b"9" * 30 + b"}", "invalid json"),
     (b'{"text": "a\xff"}', "undecodable"),
 ]
 

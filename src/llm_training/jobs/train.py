@@ -172,7 +172,7 @@ def _run(context: RunContext, machine: Machine, *, name: str) -> RunResult:
         bus.subscribe(metrics)
         run_log = run_log_path(layout.training_logs, name)
         bus.subscribe(RunLog(run_log, name=name, metrics=layout.metrics, resume_step=state.step, logging_steps=state.plan.logging_steps))
-    _publish_plan(bus, name, state.plan, opened.model.spec, opened.plan_lines)
+    _publish_plan(bus, name, state.plan, opened.model.spec, opened.plan_lines, tokenizer=context.data.tokenizer.fingerprint)
     repetition = planning.warn_about_repetition(state.plan, context.data.num_tokens)
     if repetition:
         bus.publish(Notice(message=repetition, level="warning"))
@@ -268,7 +268,7 @@ def _only_plan(machine: Machine, config: Config, bus: EventBus, train_bytes: int
     return RunResult("", "planned", 0, plan=planning.as_facts(estimate.plan, spec))
 
 
-def _publish_plan(bus: EventBus, name: str, plan: TrainingPlan, spec: ModelSpec, lines: Sequence[str]) -> None:
+def _publish_plan(bus: EventBus, name: str, plan: TrainingPlan, spec: ModelSpec, lines: Sequence[str], *, tokenizer: str = "") -> None:
     bus.publish(
         PlanReady(
             run_name=name,
@@ -276,7 +276,7 @@ def _publish_plan(bus: EventBus, name: str, plan: TrainingPlan, spec: ModelSpec,
             warmup_steps=plan.warmup_steps,
             tokens_per_step=plan.tokens_per_step,
             lines=tuple(lines),
-            facts=planning.as_facts(plan, spec),
+            facts={**planning.as_facts(plan, spec), **({"tokenizer": tokenizer} if tokenizer else {})},
         )
     )
     warning = planning.warn_about_partial_cache(plan)
