@@ -98,7 +98,10 @@ class JsonLinesFormat:
     def records(self, data: bytes, first: int, head: bytes, limits: Limits) -> Iterator[Record]:
         """See :class:`Format`."""
         offset = 0
-        for number, line in enumerate(data.removesuffix(b"\n").split(b"\n")):
+        lines = data.split(b"\n")
+        if data.endswith(b"\n"):
+            lines.pop()  # not `removesuffix` before: a line may have 100 MB, and that would be one more copy of it
+        for number, line in enumerate(lines):
             start, offset = offset, offset + len(line) + 1
             body = line.strip()
             if not body:
