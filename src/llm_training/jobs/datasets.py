@@ -27,7 +27,7 @@ from llm_training.checkpoint.layout import STATE_FILE
 from llm_training.config.load import load_config
 from llm_training.config.root import Config
 from llm_training.corpus import TEST, VALIDATION, Corpus, CorpusSettings, Plan, SliceReader, make_plan, open_corpus, prepared_tokenizer
-from llm_training.errors import DataError, IntegrityError, StoppedEarly
+from llm_training.errors import ConfigError, DataError, IntegrityError, StoppedEarly
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.clean_reading import CleanReading, clean_reading
@@ -208,7 +208,9 @@ def _train_bytes(plan: Plan, validation_fraction: float) -> int:
 def _known_tokenizer(config: Config, resumed: RunLayout | None, bus: EventBus) -> Tokenizer | None:
     latest = None if resumed is None else resumed.checkpoints / "latest"
     if latest is not None and (latest / "tokenizer.json").is_file():
-        return load_tokenizer(latest)
+        of_run = load_tokenizer(latest)
+        _refuse_another_tokenizer(of_run, config.tokenizer.path)
+        return of_run
     if config.tokenizer.path is not None:
         return load_tokenizer(config.tokenizer.path)
     if config.model.init_from is not None:
@@ -218,6 +220,22 @@ def _known_tokenizer(config: Config, resumed: RunLayout | None, bus: EventBus) -
         return None
     bus.publish(Notice(message=f"using the tokenizer that {prepared} was prepared with"))
     return load_tokenizer(prepared)
+
+
+def _refuse_another_tokenizer(of_run: Tokenizer, path: str | None) -> None:
+    """Raise IntegrityError when the configuration names another than the run's; one that is no longer there is not missed."""
+    if path is None:
+        return
+    try:
+        named = load_tokenizer(path)
+    except ConfigError:
+        return
+    if named.fingerprint != of_run.fingerprint:
+        raise IntegrityError(
+            f"the run cannot be resumed with another tokenizer ({of_run.fingerprint[:8]} -> {named.fingerprint[:8]})",
+            where=path,
+            remedy="name the run's own or none, or use another --output-dir for a new one",
+        )
 
 
 def pack_data(
