@@ -127,7 +127,7 @@ def test_json_arrays_are_bounded_and_must_be_closed(folder: Path) -> None:
     with pytest.raises(DataError, match="JSON array is not closed"):
         _read(path)
     path.write_bytes(b"[" * 3_000_000)
-    with pytest.raises(DataError, match="JSON is nested deeper than 1,000 levels; at .*r.json, byte offset 0"):
+    with pytest.raises(DataError, match=r"JSON is nested deeper than 1,000 levels; at .*r.json, byte offset 0"):
         _read(path)
     path.write_bytes(b'[{"text": "' + b"x" * 3_000_000)
     with pytest.raises(DataError, match="JSON record is longer than 10,000 bytes"):
