@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import resource
@@ -19,10 +18,14 @@ import pytest
 
 from llm_training.__main__ import main
 from llm_training.cache.files import LocalFiles
+from llm_training.cache.remote_cache import RemoteCache
+from llm_training.cache.remote_copy import RemoteCopy
+from llm_training.cache.sealed import parse_sealed, write_sealed
 from llm_training.cache.store import ChunkStore
 from llm_training.cache.view import PackedView
 from llm_training.errors import IntegrityError, StorageError
 from llm_training.storage.faults import FAULT_VARIABLE, forget_visits
+from llm_training.storage.remote import RemoteFolder
 from tests.cache.toy import ToyCache
 from tests.end_to_end.tiny import write_corpus
 from tests.faults.commands import ROOT, as_nobody, in_a_process, kill_again_and_again, small_disk
@@ -175,7 +178,17 @@ TINY_RUN = (
 def test_lies_about_content_are_refused_before_a_step_is_made(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """C-4: another size is built again as training opens the cache, another content is refused where its tokens would be used."""
     directory = build(texts, tmp_path / "cache")
-    words = ["train", str(texts), *SMALL_CHUNKS, "--cache-dir", str(tmp_path / "cache"), *TINY_RUN.split(), "--output-dir"]
+    words = [
+        "train",
+        str(texts),
+        *SMALL_CHUNKS[:-2],
+        "--tokenizer.path",
+        "bytes",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        *TINY_RUN.split(),
+        "--output-dir",
+    ]
     files = sorted(directory.glob("chunk_*.arrow"))
     whole = [path.read_bytes() for path in files]
     for path, content in zip(files, whole, strict=True):
@@ -238,8 +251,9 @@ def _large():  # type: ignore[no-untyped-def]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [12, pytest.param(200, marks=[pytest.mark.nightly, pytest.mark.timeout(3_000)])])
-def test_a_command_killed_at_random_moments_ends_in_the_same_files(texts: Path, memory_path: Path, kills: int) -> None:
+def test_a_command_killed_at_random_moments_ends_in_the_same_files(memory_path: Path, kills: int) -> None:
     """C-7: tokenizer, chunks, row plans and metadata."""
+    texts = write_corpus(memory_path / "texts", documents=60)
     seed = int.from_bytes(os.urandom(4))
     words = ("build-cache", texts, "--cache.chunk-bytes", 10_000, "--sequence-length", 32, "--vocab-size", 300, "--cache-dir", "out")
     found = kill_again_and_again(memory_path, kills, seed, *words)
@@ -373,22 +387,31 @@ def test_a_forced_rebuild_killed_anywhere_leaves_a_whole_cache(tmp_path: Path, p
     assert visit > 1
 
 
-REGISTRY_LIES = ["../../etc/passwd", "/etc/passwd", "a/../../b"]
-
-
-@pytest.mark.parametrize("name", REGISTRY_LIES)
-def test_paths_in_metadata_lead_nowhere(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
-    """C-12: no file is named in the metadata at all; one that is added, and a name of a dataset that is a path, are refused."""
-    directory = build(texts, tmp_path / "cache")
+@pytest.mark.parametrize("name", ["../../outside", "{}/outside", "a/../../../outside"])
+def test_names_that_are_paths_lead_nowhere(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """C-12: a name that somebody gives becomes one inside the cache; one in the metadata is refused, sealed or not."""
+    name = name.format(tmp_path)
+    place = tmp_path / "a" / "cache"
+    directory = build(texts, place)
+    assert main(build_words(texts, place, "--dataset-name", name)) == 0
+    assert sorted(path.name for path in tmp_path.rglob("*outside*") if not path.is_relative_to(place)) == []
+    assert len(list((place / "store").glob("[!.]*"))) == 2, "the one without a name, and this"
     path = directory / "cache_metadata.json"
-    content = json.loads(path.read_text())
+    content = parse_sealed(path.read_bytes(), path, "llm-training token store", 1)
     content["settings"]["dataset"] = name
-    path.write_text(json.dumps(content))
+    write_sealed(path, content)
     capsys.readouterr()
-    assert main(build_words(texts, tmp_path / "cache", "--verify")) == 4
-    assert "cache_metadata.json" in capsys.readouterr().err
-    assert main(build_words(texts, tmp_path / "cache", "--dataset-name", name)) in (0, 2)
-    assert not (tmp_path / "etc").exists() and {path.name for path in tmp_path.iterdir()} == {"cache"}
+    assert main(build_words(texts, place, "--verify")) == 4
+    assert "is no name of a dataset" in capsys.readouterr().err
+
+
+def test_a_published_name_that_leads_out_of_the_copy_is_refused(tmp_path: Path) -> None:
+    """C-12, for a cache of somebody else in a bucket."""
+    remote = RemoteCache(RemoteCopy(RemoteFolder("memory://bucket/cache"), tmp_path / "copy", 1 << 20))
+    for name in ("../outside.json", "plans/../../outside.json", "/outside.json", "plans//x.json"):
+        with pytest.raises(IntegrityError, match="leads out of the cache"):
+            remote.fetch(name)
+    assert not list(tmp_path.rglob("*outside*"))
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"kind": NaN}', b'{"kind": "llm-training token store"', b"[" * 100_000])

@@ -42,7 +42,7 @@ from llm_training.runtime.world import World
 from llm_training.storage.durable import make_directory, write_bytes
 from llm_training.storage.reading import read_json
 from llm_training.storage.remote import is_remote
-from llm_training.storage.runs import RunLayout
+from llm_training.storage.runs import RunLayout, safe_name
 from llm_training.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llm_training.tokenizer.train import train_tokenizer
 
@@ -170,7 +170,7 @@ def _scan_remote(config: Config, bus: EventBus) -> ScannedData:
 
 
 def _plan_path(corpus: Corpus, config: Config) -> Path:
-    return Path(config.cache.dir) / PLANS_DIRECTORY / f"{config.cache.name or corpus.name}-{corpus.fingerprint[:8]}.json"
+    return Path(config.cache.dir) / PLANS_DIRECTORY / f"{safe_name(config.cache.name or corpus.name)}-{corpus.fingerprint[:8]}.json"
 
 
 def _read_plan(path: Path) -> Plan | None:
