@@ -150,7 +150,7 @@ def test_a_line_of_a_hundred_megabytes_takes_bounded_memory(tmp_path: Path, name
 def test_a_document_of_a_hundred_megabytes_is_prepared_in_bounded_memory(tmp_path: Path) -> None:
     """P-3: tokens of four bytes each, and the text, once or twice; the limit on a document bounds it."""
     others = "".join(f'{{"text": "short {number}"}}\n' for number in range(40))
-    found = in_a_process(LONG_PROGRAM, "prepare", tmp_path / "x.jsonl", others + '{"text": "', "word ", '"}\n')
+    found = in_a_process(LONG_PROGRAM, "prepare", tmp_path / "x.jsonl", others + '{"text": "', "words ", '"}\n')
     assert found["said"] == "0" and found["peak"] < 1_300, found
 
 
