@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Generator
@@ -56,8 +57,8 @@ def as_nobody(words: list[str], messages: Path) -> int:
 @contextmanager
 def small_disk(place: Path, num_bytes: int) -> Generator[bool]:
     """A file system of that size at ``place``; yields False where mounting is not allowed."""
-    options = f"size={num_bytes}"
-    is_mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(place)], capture_output=True).returncode == 0
+    words = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "none", str(place)]
+    is_mounted = shutil.which("mount") is not None and subprocess.run(words, capture_output=True).returncode == 0
     try:
         yield is_mounted
     finally:
