@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,19 @@ def test_printed_documents_of_prepared_data_train(empty_directory: Path, run: Ru
     words = found.out.splitlines()[-1].removeprefix("Next: llm-train ").split()
     found = run("train", *words, *[word for word in FIELDS.split() if word not in ("--tokenizer.vocab-size", "300")], "--dry-run")
     assert found.code == 0, found.err
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="terminals of POSIX")
+def test_a_terminal_gets_lines_and_tabs_but_no_commands(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from llm_training.cli import generate
+
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr("sys.stdout", terminal)
+        generate._print_as_written("def f():\n\treturn \x1b[31m1\u202e\r\n")
+        monkeypatch.undo()
+    assert os.read(ours, 1000) == b"def f():\r\n\treturn \\x1b[31m1\\u202e\\r\r\n"
+    os.close(ours)
 
 
 def test_system(run: Run) -> None:
