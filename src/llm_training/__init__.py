@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         StorageError,
     )
     from llm_training.events import EventBus
+    from llm_training.jobs.preparation_pipeline import DataPreparationPipeline
 
 _HOMES = {
     "main": ("llm_training.cli.train", "main_job"),
@@ -41,6 +42,7 @@ _HOMES = {
     "load_config": ("llm_training.config.load", "load_config"),
     "DatasetConfig": ("llm_training.config.data", "DataConfig"),
     "EventBus": ("llm_training.events", "EventBus"),
+    "DataPreparationPipeline": ("llm_training.jobs.preparation_pipeline", "DataPreparationPipeline"),
     "DataSourceConnector": ("llm_training.corpus.sources.connector", "DataSourceConnector"),
     "DataSourceConnectorOutput": ("llm_training.corpus.sources.connector", "DataSourceConnectorOutput"),
     **{
@@ -71,6 +73,7 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "DataError",
+    "DataPreparationPipeline",
     "DataSourceConnector",
     "DataSourceConnectorOutput",
     "DatasetConfig",

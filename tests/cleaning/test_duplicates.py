@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 import numpy as np
 import pytest
+import xxhash
 
 from llm_training.cleaning.contamination import ContaminationIndex
 from llm_training.cleaning.duplicates import NONE, exact_duplicates, near_duplicates
@@ -125,3 +126,13 @@ def test_contamination_needs_thirteen_words_in_a_row() -> None:
     assert reason('They asked: "What is the highest mountain - of the whole WORLD?"') == "contaminated"
     assert reason("What is the highest mountain of this world?") is None
     assert ContaminationIndex([]).judge(TextView(test)) is None
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 7, 1 << 20])
+def test_the_key_of_a_text_does_not_depend_on_its_parts(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_training.cleaning.shingles._KEY_CHARACTERS", at_once)
+    rng = random.Random(at_once)
+    for _ in range(300):
+        text = "".join(rng.choices("ab é\u3000\n\t", k=rng.randrange(30)))
+        high, low = content_key(text)
+        assert high << 64 | low == xxhash.xxh3_128_intdigest(" ".join(text.split()))

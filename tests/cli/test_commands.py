@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,19 @@ def test_printed_documents_of_prepared_data_train(empty_directory: Path, run: Ru
     assert found.code == 0, found.err
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="terminals of POSIX")
+def test_a_terminal_gets_lines_and_tabs_but_no_commands(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from llm_training.cli import generate
+
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr("sys.stdout", terminal)
+        generate._print_as_written("def f():\n\treturn \x1b[31m1\u202e\r\n")
+        monkeypatch.undo()
+    assert os.read(ours, 1000) == b"def f():\r\n\treturn \\x1b[31m1\\u202e\\r\r\n"
+    os.close(ours)
+
+
 def test_system(run: Run) -> None:
     facts = {fact["name"]: fact for fact in json.loads(run("check-system", "--json").out)["facts"]}
     assert facts["torch"]["state"] == "good"
@@ -89,6 +103,7 @@ def test_system(run: Run) -> None:
         ("generate --model-path x --max-tokens many", 2, "--max-tokens"),
         ("logs", 2, "there is no run under runs/"),
         ("logs nowhere", 2, "there is no run nowhere"),
+        ("logs one two", 2, "2 runs are named, one can be shown at a time"),
         ("plot", 2, "there is no run under runs/"),
         ("cleanup --checkpoint-dir nowhere", 2, "there is no such directory; at nowhere"),
         ("build-cache nowhere", 3, "nowhere"),

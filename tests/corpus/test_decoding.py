@@ -64,6 +64,10 @@ BAD_LINES = [
     (b'{"text": []}', "text not a string"),
     (b'["text"]', "not an object"),
     (b'{"text": "\\ud800"}', "lone surrogate"),
+    (b'{"text": "x", "id": "\\ud800"}', "lone surrogate"),
+    (b'{"text": "x", "title": "\\udfff"}', "lone surrogate"),
+    (b'{"text": "x", "\\ud800": 1}', "lone surrogate"),
+    (b'{"text": "x", "n": NaN, "m": ' + b"9" * 30 + b"}", "invalid json"),
     (b'{"text": "a\xff"}', "undecodable"),
 ]
 
@@ -123,6 +127,9 @@ def test_json_arrays_are_bounded_and_must_be_closed(folder: Path) -> None:
     with pytest.raises(DataError, match="JSON array is not closed"):
         _read(path)
     path.write_bytes(b"[" * 3_000_000)
+    with pytest.raises(DataError, match=r"JSON is nested deeper than 1,000 levels; at .*r.json, byte offset 0"):
+        _read(path)
+    path.write_bytes(b'[{"text": "' + b"x" * 3_000_000)
     with pytest.raises(DataError, match="JSON record is longer than 10,000 bytes"):
         _read(path, max_document_bytes=10_000, slice_bytes=1_000)
     tricky = [{"text": 'quote " bracket ] comma , brace } \\'}, {"text": "é", "n": [1, {"a": [2]}]}, {"text": "z"}]

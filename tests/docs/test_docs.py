@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").glob("*.md"))
 BY_NAME = {str(page.relative_to(ROOT)): page for page in PAGES}
 
+# Rows of the faults of the data side by letter; E-6 is one more.
+RELIABILITY_ROWS = {"P": 10, "T": 7, "C": 12}
 # Rows of the checklist by section: how many each has; section 18 is one row.
 CHECKLIST_ROWS = (22, 4, 11, 17, 18, 7, 7, 8, 11, 12, 6, 7, 11, 14, 6, 5, 4)
 
@@ -177,6 +179,15 @@ def test_every_row_names_a_test_or_says_not_yet() -> None:
         assert is_honest, f"row {number}: {shown}"
         if not shown.startswith("not yet") and "yet" not in shown:
             assert _TEST.search(shown) or "benchmarks/" in shown, f"row {number} names no test"
+
+
+def test_every_fault_has_its_row_and_its_test() -> None:
+    rows = dict(re.findall(r"^\| ([A-Z]-\d+) \| (.+) \|$", text_of("docs/reliability.md"), re.MULTILINE))
+    assert set(rows) == {f"{letter}-{row}" for letter, count in RELIABILITY_ROWS.items() for row in range(1, count + 1)} | {"E-6"}
+    for number, text in rows.items():
+        _, does, shown = text.split(" | ")
+        assert does and _TEST.match(shown.removeprefix("in part: ")), f"row {number}: {shown}"
+        assert not shown.startswith("in part: ") or shown.endswith(")"), f"row {number} does not say what is missing"
 
 
 @pytest.mark.parametrize("page", BY_NAME)

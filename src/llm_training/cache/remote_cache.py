@@ -9,8 +9,9 @@ from llm_training.cache.remote_copy import RemoteCopy
 from llm_training.cache.row_plan import ViewSettings
 from llm_training.cache.store import METADATA_NAME, PLAN_NAME, ChunkStore
 from llm_training.cache.view import PackedView, view_directory
-from llm_training.errors import StorageError
+from llm_training.errors import IntegrityError, StorageError
 from llm_training.storage.durable import make_directory, write_bytes
+from llm_training.storage.links import is_plain_name
 
 MAX_INDEX_BYTES = 1 << 31
 
@@ -32,7 +33,9 @@ class RemoteCache:
         return sorted(part[1] for part in parts if len(part) == 3 and part[2] == METADATA_NAME)
 
     def fetch(self, name: str) -> Path:
-        """Fetch a small file as it is now; returns its place in the copy. Raises StorageError."""
+        """Fetch a small file as it is now; returns its place in the copy. Raises StorageError, IntegrityError for a name that leaves it."""
+        if not all(map(is_plain_name, name.split("/"))):
+            raise IntegrityError(f"the published name {name!r} leads out of the cache", where=self.remote.url, remedy="publish it again")
         path = self.directory / name
         data = self.remote.read(name, max_bytes=MAX_INDEX_BYTES)
         make_directory(path.parent)

@@ -27,6 +27,7 @@ from llm_training.cache.sealed import parse_content, read_sealed, write_sealed
 from llm_training.errors import IntegrityError, StorageError
 from llm_training.storage.append import read_jsonl
 from llm_training.storage.durable import make_directory, remove_file
+from llm_training.storage.links import is_plain_name
 
 METADATA_NAME = "cache_metadata.json"
 PLAN_NAME = "plan.json"
@@ -123,6 +124,8 @@ class ChunkStore:
 
         def parse() -> ChunkStore:
             settings = StoreSettings(**metadata["settings"])
+            if not is_plain_name(settings.dataset):  # it becomes a part of paths
+                raise ValueError(f"{settings.dataset!r} is no name of a dataset")
             records = {split: _by_number(metadata[split]) for split in (TRAIN, VALIDATION)}
             return ChunkStore(directory, settings, plan["slices"], plan["validation_slices"], records, files)
 

@@ -16,6 +16,7 @@ from llm_training.cleaning.words import UInt64Array, mixed
 from llm_training.errors import ConfigError
 
 SHINGLE_WORDS: Final = 5
+_KEY_CHARACTERS: Final = 1 << 20
 # At similarity 0.8 a pair shares at least one of 24 bands of 6 values with probability 0.9993.
 NUM_BANDS: Final = 24
 BAND_VALUES: Final = 6
@@ -25,7 +26,17 @@ _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 
 def content_key(text: str) -> tuple[int, int]:
     """128 bits of the text with each stretch of white space as one space, in two halves."""
-    whole = xxhash.xxh3_128_intdigest(" ".join(text.split()))
+    hasher = xxhash.xxh3_128()
+    rest, gap = "", ""
+    for start in range(0, len(text), _KEY_CHARACTERS):  # in parts: the words of a text take many times its memory
+        part = rest + text[start : start + _KEY_CHARACTERS]
+        words = part.split()
+        is_last = start + _KEY_CHARACTERS >= len(text)
+        rest = words.pop() if words and not is_last and not part[-1].isspace() else ""
+        if words:
+            hasher.update(gap + " ".join(words))
+            gap = " "
+    whole = hasher.intdigest()
     return whole >> 64, whole & (1 << 64) - 1
 
 

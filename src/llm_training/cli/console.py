@@ -53,17 +53,21 @@ def _plain(value: object) -> object:
 
 
 def print_facts(facts: Mapping[str, object]) -> None:
-    """Names and values, aligned."""
+    """Names and values, aligned; what data may have put into them is made printable."""
+    from llm_training.monitoring.printable import printable
+
     width = max((len(name) for name in facts), default=0)
     for name, value in facts.items():
-        print(f"{name:<{width}}  {value}")
+        print(f"{name:<{width}}  {printable(str(value))}")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: frozenset[int] = frozenset()) -> None:
-    """A table: drawn in a terminal, tab-separated elsewhere so that ``cut`` and ``awk`` can read it."""
+    """A table: drawn in a terminal, tab-separated elsewhere so that ``cut`` and ``awk`` can read it; cells are made printable."""
+    from llm_training.monitoring.printable import printable
+
     if not sys.stdout.isatty():
         for row in (columns, *rows):
-            print("\t".join(str(cell) for cell in row))
+            print("\t".join(printable(str(cell)) for cell in row))
         return
     from rich.console import Console
     from rich.table import Table
@@ -73,5 +77,5 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, rig
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index in right else "left")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
     Console().print(table)

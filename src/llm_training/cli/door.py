@@ -132,8 +132,11 @@ def _traceback() -> None:
 
 
 def _complain(line: str) -> None:
+    """One line on standard error; names of files and fields come from data and may hold anything."""
+    from llm_training.monitoring.printable import printable
+
     with suppress(OSError, ValueError):  # stderr may be closed: the exit code still speaks
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
 def _reader_left() -> int:

@@ -84,10 +84,12 @@ def generate(
 
 
 def _print_as_written(text: str) -> None:
-    """Control characters that a model writes must not reach the terminal as commands."""
+    """Control characters that a model writes must not reach the terminal as commands; line breaks and tabs are kept."""
     from llm_training.monitoring.printable import printable
 
-    print(printable(text) if sys.stdout.isatty() else text, end="", flush=True)
+    if sys.stdout.isatty():
+        text = "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+    print(text, end="", flush=True)
 
 
 if __name__ == "__main__":

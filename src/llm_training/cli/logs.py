@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from llm_training.cli import door
+from llm_training.errors import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +37,10 @@ def logs(
     """
     from llm_training.jobs import logs as job
 
-    run = training_id or (runs[0] if runs else job.newest_run())
+    named = (*(() if training_id is None else (training_id,)), *runs)
+    if len(named) > 1:
+        raise ConfigError(f"{len(named)} runs are named, one can be shown at a time", remedy="name one; llm-plot compares several")
+    run = named[0] if named else job.newest_run()
     if data is not None:
         return _show_documents(run, data, as_json=json)
     try:

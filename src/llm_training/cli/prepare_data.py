@@ -68,6 +68,7 @@ def prepare_data(
     from llm_training.config.load import load_config
     from llm_training.jobs import prepare
     from llm_training.jobs.clean_corpus import configured_cleaning
+    from llm_training.monitoring.printable import printable
 
     tokenizer_files = prepare.chosen_tokenizer(vocab=vocab, merges=merges, tokenizer=tokenizer)
     loaded = load_config(config or (), os.environ, values).config
@@ -96,7 +97,7 @@ def prepare_data(
     if result.dropped:
         print_table(["step", "reason", "documents", "share"], result.reasons(), right=frozenset({2, 3}))
     for reason, place in result.bad[:_SHOWN_PLACES]:
-        print(f"left out: {reason} at {place}")
+        print(f"left out: {reason} at {printable(place)}")
     if len(result.bad) > _SHOWN_PLACES:
         print(f"and {len(result.bad) - _SHOWN_PLACES:,} more, listed in {Path(output, 'stats.json')}")
     print()

@@ -67,6 +67,7 @@ def validate_data(
     from llm_training.cli.console import print_json, print_table, watched
     from llm_training.jobs.data_checks import Thresholds
     from llm_training.jobs.validate_data import validate_data as job
+    from llm_training.monitoring.printable import printable
 
     with watched(to_stderr=json) as bus:
         result = job(
@@ -96,7 +97,7 @@ def validate_data(
         print_json(result.to_json())
     else:
         print_table(("check", "measure", "found", "allowed", "verdict"), result.rows(), right=frozenset({2, 3}))
-        print("\n".join(["", *result.remarks()]))
+        print("\n".join(["", *map(printable, result.remarks())]))
     result.require_valid()
     return 0
 

@@ -38,7 +38,7 @@ from llm_training.corpus import (
     open_corpus,
     prepared_tokenizer,
 )  # fmt: skip
-from llm_training.errors import DataError, IntegrityError, StoppedEarly
+from llm_training.errors import ConfigError, DataError, IntegrityError, StoppedEarly
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.clean_reading import CleanReading, clean_reading
@@ -53,7 +53,7 @@ from llm_training.runtime.world import World
 from llm_training.storage.durable import make_directory, write_bytes
 from llm_training.storage.reading import read_json
 from llm_training.storage.remote import is_remote
-from llm_training.storage.runs import RunLayout
+from llm_training.storage.runs import RunLayout, safe_name
 from llm_training.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llm_training.tokenizer.train import train_tokenizer
 
@@ -181,7 +181,7 @@ def _scan_remote(config: Config, bus: EventBus) -> ScannedData:
 
 
 def _plan_path(corpus: Corpus, config: Config) -> Path:
-    return Path(config.cache.dir) / PLANS_DIRECTORY / f"{config.cache.name or corpus.name}-{corpus.fingerprint[:8]}.json"
+    return Path(config.cache.dir) / PLANS_DIRECTORY / f"{safe_name(config.cache.name or corpus.name)}-{corpus.fingerprint[:8]}.json"
 
 
 def _read_plan(path: Path) -> Plan | None:
@@ -220,7 +220,9 @@ def _train_bytes(plan: Plan, validation_fraction: float) -> int:
 def _known_tokenizer(config: Config, resumed: RunLayout | None, bus: EventBus) -> Tokenizer | None:
     latest = None if resumed is None else resumed.checkpoints / "latest"
     if latest is not None and (latest / "tokenizer.json").is_file():
-        return load_tokenizer(latest)
+        of_run = load_tokenizer(latest)
+        _refuse_another_tokenizer(of_run, config.tokenizer.path)
+        return of_run
     if config.tokenizer.path is not None:
         return load_tokenizer(config.tokenizer.path)
     if config.model.init_from is not None:
@@ -230,6 +232,22 @@ def _known_tokenizer(config: Config, resumed: RunLayout | None, bus: EventBus) -
         return None
     bus.publish(Notice(message=f"using the tokenizer that {prepared} was prepared with"))
     return load_tokenizer(prepared)
+
+
+def _refuse_another_tokenizer(of_run: Tokenizer, path: str | None) -> None:
+    """Raise IntegrityError when the configuration names another than the run's; one that is no longer there is not missed."""
+    if path is None:
+        return
+    try:
+        named = load_tokenizer(path)
+    except ConfigError:
+        return
+    if named.fingerprint != of_run.fingerprint:
+        raise IntegrityError(
+            f"the run cannot be resumed with another tokenizer ({of_run.fingerprint[:8]} -> {named.fingerprint[:8]})",
+            where=path,
+            remedy="name the run's own or none, or use another --output-dir for a new one",
+        )
 
 
 def pack_data(

@@ -77,7 +77,7 @@ class DocumentWriter:
             counts = (offsets[1:] - offsets[:-1]).tolist()
             if self._with_ids:
                 for (document, _, _), start, stop in zip(entries, offsets[:-1], offsets[1:], strict=True):
-                    self._folder.write_ids(document.split, ids[start:stop].tolist(), self._tokenizer.separator_id)
+                    self._folder.write_ids(document.split, ids[start:stop], self._tokenizer.separator_id)
         for (document, name, text), count in zip(entries, counts, strict=True):
             statistics = self.statistics.setdefault(document.split, SplitStatistics(with_lengths=bool(self._encodes)))
             statistics.add(text, count)

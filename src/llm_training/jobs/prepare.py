@@ -213,7 +213,7 @@ def _check(
 
 
 def _train(texts: Texts, plan: Plan, vocab_size: int | None, bus: EventBus) -> Tokenizer:
-    size = vocab_size or [entries for least, entries in VOCABULARIES if plan.num_bytes >= least][-1]
+    size = [entries for least, entries in VOCABULARIES if plan.num_bytes >= least][-1] if vocab_size is None else vocab_size
     bus.publish(Progress(task="Training the tokenizer", done=0, total=1, unit=""))
     trained = train_tokenizer((document.text for document in texts.documents(TRAIN)), size, allow_smaller=vocab_size is None)
     bus.publish(Progress(task="Training the tokenizer", done=1, total=1, unit=""))

@@ -173,7 +173,7 @@ def _run(context: RunContext, machine: Machine, *, name: str) -> RunResult:
         bus.subscribe(metrics)
         run_log = run_log_path(layout.training_logs, name)
         bus.subscribe(RunLog(run_log, name=name, metrics=layout.metrics, resume_step=state.step, logging_steps=state.plan.logging_steps))
-    _publish_plan(bus, name, state.plan, opened.model.spec, opened.plan_lines)
+    _publish_plan(bus, name, state.plan, opened.model.spec, opened.plan_lines, tokenizer=context.data.tokenizer.fingerprint)
     repetition = planning.warn_about_repetition(state.plan, context.data.num_tokens)
     if repetition:
         bus.publish(Notice(message=repetition, level="warning"))
@@ -280,7 +280,7 @@ def _outlook(config: Config, place: run_directory.RunPlace | None) -> str:
     return f"the run {place.layout.path} {verb}; below is what it would be if it began now"
 
 
-def _publish_plan(bus: EventBus, name: str, plan: TrainingPlan, spec: ModelSpec, lines: Sequence[str]) -> None:
+def _publish_plan(bus: EventBus, name: str, plan: TrainingPlan, spec: ModelSpec, lines: Sequence[str], *, tokenizer: str = "") -> None:
     bus.publish(
         PlanReady(
             run_name=name,
@@ -288,7 +288,7 @@ def _publish_plan(bus: EventBus, name: str, plan: TrainingPlan, spec: ModelSpec,
             warmup_steps=plan.warmup_steps,
             tokens_per_step=plan.tokens_per_step,
             lines=tuple(lines),
-            facts=planning.as_facts(plan, spec),
+            facts={**planning.as_facts(plan, spec), **({"tokenizer": tokenizer} if tokenizer else {})},
         )
     )
     warning = planning.warn_about_partial_cache(plan)

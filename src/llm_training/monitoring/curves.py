@@ -75,6 +75,11 @@ def differ_in_step_size(runs: Sequence[RunSeries]) -> bool:
     return min(sizes, default=0) > 0 and max(sizes) > 1.01 * min(sizes)
 
 
+def differ_in_tokenizer(runs: Sequence[RunSeries]) -> bool:
+    """Whether runs are known to have different tokenizers, so that only figures per byte compare them."""
+    return len({run.tokenizer for run in runs if run.tokenizer}) > 1
+
+
 def tokens_at(run: RunSeries, steps: Array) -> Array:
     """Tokens seen after ``steps``; beyond the record it goes on with the run's mean slope."""
     known_steps, known_tokens = _token_record(run)

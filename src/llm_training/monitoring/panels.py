@@ -38,6 +38,7 @@ STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "svg.hashsalt": "llm-training",
 }
+PER_BYTE_ONLY = "the runs have different tokenizers, so their losses per token do not compare: validation in bits per byte only"
 _SMALL_PANELS = {
     "rate": "Learning rate",
     "speed": "Throughput, tokens per second",
@@ -69,20 +70,27 @@ def draw_loss_curve(figure: Figure, run: RunSeries) -> None:
 
 
 def draw_training(figure: Figure, runs: Sequence[RunSeries]) -> None:
-    """Loss, learning rate, throughput, memory and progress of one run or several, each in its colour."""
+    """Loss, learning rate, throughput, memory and progress of one run or several, each in its colour.
+
+    A loss per token means another thing with another tokenizer: such runs show held-out bits per byte in place of losses.
+    """
     is_single = len(runs) == 1
+    by_bytes = curves.differ_in_tokenizer(runs)
     by_tokens = not is_single and curves.differ_in_step_size(runs)
     names = curves.distinct_names(runs)
     if is_single:
         _heading(figure, names[0], curves.caption(runs[0]))
     else:
-        _heading(figure, f"{len(runs)} runs", "training loss: mean, faint: each step  ·  points: validation")
+        _heading(figure, f"{len(runs)} runs", PER_BYTE_ONLY if by_bytes else "training loss: mean, faint: each step  ·  points: validation")
     panels = figure.subplot_mosaic([["loss", "loss"], ["rate", "speed"], ["memory", "progress"]], height_ratios=(2.2, 1, 1))
     for number, run in enumerate(runs):
         colour = PALETTE[number % len(PALETTE)]
         label = "" if is_single else "   ".join(filter(None, (names[number], curves.result(run))))
         x = run.cumulative_tokens if by_tokens else run.step
-        _draw_loss(panels["loss"], run, x, colour, held_out_colour=PALETTE[1] if is_single else colour, label=label)
+        if by_bytes:
+            _draw_bits(panels["loss"], run, x, colour, label)
+        else:
+            _draw_loss(panels["loss"], run, x, colour, held_out_colour=PALETTE[1] if is_single else colour, label=label)
         _draw_small_panels(panels, run, x, colour)
     if is_single:
         _draw_growth(panels["loss"], runs[0])
@@ -91,6 +99,10 @@ def draw_training(figure: Figure, runs: Sequence[RunSeries]) -> None:
         _add_bits_axis(panels["loss"], runs[0])
     panels["loss"].legend(loc="upper right")
     _finish_panels(panels, runs, "tokens" if by_tokens else "step")
+    if by_bytes:
+        panels["loss"].set_ylabel("bits per byte (validation)")
+    else:
+        _limit_loss(panels["loss"], runs)
 
 
 def _heading(figure: Figure, title: str, subtitle: str) -> None:
@@ -115,6 +127,13 @@ def _draw_loss(axes: Axes, run: RunSeries, x: np.ndarray, colour: str, *, held_o
     axes.plot(places, losses, color=held_out_colour, label="" if label else "validation", **style)
 
 
+def _draw_bits(axes: Axes, run: RunSeries, x: np.ndarray, colour: str, label: str) -> None:
+    """Held-out bits per byte of one run; NaN where an evaluation has none."""
+    places = np.interp([each.step for each in run.evaluations], run.step, x)
+    bits = [np.nan if each.bits_per_byte is None else each.bits_per_byte for each in run.evaluations]
+    axes.plot(places, bits, color=colour, marker="o", markersize=5, markeredgecolor="white", linewidth=1.6, label=_literal(label))
+
+
 def _draw_small_panels(panels: dict[str, Axes], run: RunSeries, x: np.ndarray, colour: str) -> None:
     panels["rate"].plot(*curves.thin(x, run.learning_rate), color=colour, linewidth=1.6)
     panels["speed"].plot(*curves.thin(x, run.tokens_per_second), color=colour, alpha=0.25, linewidth=0.8)
@@ -133,8 +152,6 @@ def _finish_panels(panels: dict[str, Axes], runs: Sequence[RunSeries], unit: str
         _count_axis(axes.xaxis)
     _count_axis(panels["speed"].yaxis)
     panels["rate"].yaxis.set_major_formatter("{x:g}")
-    panels["loss"].set_ylabel("loss, nats per token")
-    _limit_loss(panels["loss"], runs)
     if not any(np.nan_to_num(run.memory_gb).any() for run in runs):
         panels["memory"].text(0.5, 0.5, "not recorded", transform=panels["memory"].transAxes, ha="center", va="center", color=MUTED)
 

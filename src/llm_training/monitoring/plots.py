@@ -13,9 +13,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_training.errors import ConfigError
+from llm_training.errors import ConfigError, DataError
+from llm_training.monitoring.curves import differ_in_tokenizer
 from llm_training.monitoring.panels import STYLE, draw_loss_curve, draw_training
-from llm_training.monitoring.series import read_run
+from llm_training.monitoring.series import RunSeries, read_run
 from llm_training.storage.durable import make_directory, write_bytes
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def plot_training_progress(path: str | Path | Sequence[str | Path], output: str 
     if not paths:
         raise ConfigError("no run to plot", remedy="name at least one run directory")
     target = Path(output) if output is not None else _default_output(paths)
-    return _drawn(target, (11.0, 9.2), lambda figure: draw_training(figure, [read_run(each) for each in paths]))
+    return _drawn(target, (11.0, 9.2), lambda figure: draw_training(figure, _comparable([read_run(each) for each in paths])))
 
 
 def plot_loss_curve(run: str | Path, output: str | Path | None = None) -> Path:
@@ -50,6 +51,19 @@ def plot_loss_curve(run: str | Path, output: str | Path | None = None) -> Path:
     source = Path(run)
     target = Path(output) if output is not None else _picture_folder(source) / "loss.png"
     return _drawn(target, (9.6, 6.2), lambda figure: draw_loss_curve(figure, read_run(source)))
+
+
+def _comparable(runs: list[RunSeries]) -> list[RunSeries]:
+    """The runs, once it is sure that something compares them. Raises DataError."""
+    if differ_in_tokenizer(runs):
+        bare = next((run.name for run in runs if not any(each.bits_per_byte is not None for each in run.evaluations)), None)
+        if bare is not None:
+            raise DataError(
+                "runs with different tokenizers compare in bits per byte only, and this one has none recorded",
+                where=bare,
+                remedy="compare runs of one tokenizer, or score both on one text with llm-evaluate",
+            )
+    return runs
 
 
 def _picture_folder(path: Path) -> Path:

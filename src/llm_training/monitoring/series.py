@@ -30,7 +30,10 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSeries:
-    """Columns of equal length, one entry per recorded step; NaN where a value is missing or was not finite."""
+    """Columns of equal length, one entry per recorded step; NaN where a value is missing or was not finite.
+
+    ``tokenizer`` is the fingerprint of the run's tokenizer; empty where it was not recorded.
+    """
 
     name: str
     total_steps: int
@@ -45,6 +48,7 @@ class RunSeries:
     final: Evaluation | None = None
     growth_steps: tuple[int, ...] = ()
     plan_lines: tuple[str, ...] = field(default=())
+    tokenizer: str = ""
 
     @property
     def progress_percent(self) -> Array:
@@ -91,7 +95,7 @@ def _find_source(path: Path) -> Path:
 
 def _from_metrics(path: Path) -> RunSeries:
     rows: list[dict[str, Any]] = []
-    evaluations, growth_steps, final, name, lines = [], [], None, "", ()
+    evaluations, growth_steps, final, name, lines, tokenizer = [], [], None, "", (), ""
     for record in read_jsonl(path):
         kind = record.get("kind")
         if kind == "step":
@@ -104,6 +108,7 @@ def _from_metrics(path: Path) -> RunSeries:
             growth_steps.append(int(record["step"]))
         elif kind == "plan":
             name, lines = str(record.get("run_name", "")), tuple(record.get("lines", ()))
+            tokenizer = str((record.get("facts") or {}).get("tokenizer", ""))
     return RunSeries(
         name=name or path.absolute().parent.name,
         total_steps=int(rows[-1].get("total_steps") or rows[-1]["step"]) if rows else 0,
@@ -118,6 +123,7 @@ def _from_metrics(path: Path) -> RunSeries:
         final=final,
         growth_steps=tuple(growth_steps),
         plan_lines=lines,
+        tokenizer=tokenizer,
     )
 
 

@@ -16,6 +16,7 @@ import orjson
 from llm_training.errors import IntegrityError
 from llm_training.tokenizer.byte_alphabet import SEPARATOR, byte_characters
 
+MAX_DEPTH = 32
 MAX_FILE_BYTES = 128 * 1024 * 1024
 MAX_ENTRIES = 1 << 22
 # The names under which published tokenizers carry their end of text, in order of preference.
@@ -68,6 +69,7 @@ def define(raw: object, *, where: str, separator: str | None = None) -> Definiti
     model = dict(_mapping(data.get("model"), "model", where))
     if model.get("type", "BPE") not in MODEL_TYPES:
         raise _damaged(f"tokenizer model type {model.get('type')!r} is unknown (known: {', '.join(MODEL_TYPES)})", where)
+    _check_depth([data | {"model": None}, {key: value for key, value in model.items() if key not in ("vocab", "merges")}], where)
     vocab = _read_vocab(model, where)
     added = _read_added(data.get("added_tokens"), where)
     if "merges" in model:
@@ -90,6 +92,16 @@ def _mapping(value: object, name: str, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise _damaged(f"tokenizer file is malformed: {name} is not an object but {type(value).__name__}", where)
     return cast("dict[str, Any]", value)
+
+
+def _check_depth(parts: Sequence[object], where: str) -> None:
+    """No tokenizer nests its parts deeper; writers and readers of JSON end at other depths each."""
+    for _ in range(MAX_DEPTH):
+        children = (node.values() if isinstance(node, dict) else node for node in parts if isinstance(node, dict | list))
+        parts = [child for group in children for child in group]
+        if not parts:
+            return
+    raise _damaged(f"tokenizer file is malformed: nested deeper than {MAX_DEPTH} levels", where)
 
 
 def _is_id(value: object) -> bool:

@@ -16,6 +16,8 @@ from llm_training.corpus.streams import ByteStream
 from llm_training.errors import DataError
 
 _BLOCK_BYTES = 1 << 20
+# No parser of JSON here goes deeper; a record within a block that does is refused as it is parsed.
+_MAX_DEPTH = 1_000
 # A whole string, a structural character, or the quote of a string that goes on beyond the buffer.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]|"', re.DOTALL)
 _DEPTH_CHANGE = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
@@ -88,6 +90,12 @@ class JsonArrayFormat:
                 if group[-1][1] - group[0][0] >= limits.stretch_bytes:
                     yield _cut(base, buffer, group)
                     group = []
+            if finder.depth > _MAX_DEPTH:
+                raise DataError(
+                    f"JSON is nested deeper than {_MAX_DEPTH:,} levels",
+                    where=f"{stream.path}, byte offset {base + len(buffer) - len(data)}",
+                    remedy="write the file again, as an array of flat records",
+                )
             kept_from = group[0][0] if group else finder.needed_from
             if kept_from > _BLOCK_BYTES and not group:
                 buffer, base = buffer[kept_from:], base + kept_from

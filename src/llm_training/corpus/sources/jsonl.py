@@ -37,9 +37,11 @@ def _parse_leniently(raw: bytes, position: int, offset: int, text_field: str, me
         return Record(position, offset, reason="invalid json", detail=message)
     record = record_of_value(value, position, offset, text_field)
     try:
-        record.text.encode()
-    except UnicodeEncodeError:
-        return Record(position, offset, reason="lone surrogate", detail="the text holds half of a surrogate pair")
+        orjson.dumps((record.text, record.id, record.metadata))  # all that may be written again
+    except TypeError as error:
+        if "surrogate" in str(error):
+            return Record(position, offset, reason="lone surrogate", detail="the text or a field holds half of a surrogate pair")
+        return Record(position, offset, reason="invalid json", detail=f"a field cannot be written as JSON: {error}")
     return record
 
 
@@ -96,7 +98,10 @@ class JsonLinesFormat:
     def records(self, data: bytes, first: int, head: bytes, limits: Limits) -> Iterator[Record]:
         """See :class:`Format`."""
         offset = 0
-        for number, line in enumerate(data.removesuffix(b"\n").split(b"\n")):
+        lines = data.split(b"\n")
+        if data.endswith(b"\n"):
+            lines.pop()  # not `removesuffix` before: a line may have 100 MB, and that would be one more copy of it
+        for number, line in enumerate(lines):
             start, offset = offset, offset + len(line) + 1
             body = line.strip()
             if not body:
