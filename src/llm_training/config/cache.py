@@ -31,7 +31,10 @@ class CacheConfig(Section):
     ] = "auto"
     compression: Annotated[Compression, Field(description="compression of the chunks")] = "lz4"
     chunk_bytes: Annotated[int, Field(ge=10_000, le=2**31 - 1, description="text per chunk, bytes")] = 8_388_608
-    workers: Annotated[int, Field(ge=0, le=1_024, description="processes that build chunks; 0: one per usable core")] = 0
+    workers: Annotated[
+        int,
+        Field(ge=0, le=1_024, description="processes that build chunks; 0: one per usable core; on a Ray cluster one per CPU"),
+    ] = 0
     growth: Annotated[
         Growth,
         Field(description="resume: take in new chunks when a run resumes; live: also while it trains; off: keep the recorded total"),
