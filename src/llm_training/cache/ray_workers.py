@@ -1,6 +1,6 @@
 """Runs a job over numbers on a Ray cluster: one actor a worker, results in the order of the numbers, as in `workers`.
 
-The cluster is the one at ``RAY_ADDRESS``, else one that ``ray start`` left on this machine, else one of our own on this machine
+The cluster is the one at ``RAY_ADDRESS``, else the one that ``ray start`` began on this machine, else one of our own on this machine
 for as long as the work takes. Ray's own fault tolerance is not used: a slice whose file is there is not built again, so a second
 start of the command goes on after any loss, and nothing has to be kept on the cluster.
 """
@@ -32,6 +32,7 @@ Result = TypeVar("Result", covariant=True)
 # Read by ray when it is imported. Its remarks on workers go to standard output, where --json has its result.
 _ENVIRONMENT: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 _QUIET: Final = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+LOCAL: Final = "local"  # ray's word for a cluster of our own
 # Ray itself tries for several minutes.
 _CONNECT_SECONDS: Final = 10.0
 _PATIENCE_SECONDS: Final = 30.0
@@ -93,21 +94,25 @@ def _cluster(ray: Any, num_cpus: int) -> Generator[str]:
     if ray.is_initialized():
         yield "the Ray cluster of this process"
         return
-    address = os.environ.get("RAY_ADDRESS", "")
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named:
+        _require_listener(named)
+    # Without an address ray finds what `ray start` began here, and its token.
+    address = named or (None if _is_one_here() else LOCAL)
     own_folder: Path | None = None
-    with _own_signal_handlers():
-        try:
-            if address and address != "local":
-                _require_listener(address)
-                ray.init(address=address, **_QUIET)
-            else:
-                own_folder = _start_or_join(ray, num_cpus)
-        except PeerError:
-            raise
-        except Exception as error:
-            where = f"RAY_ADDRESS={address}" if address else ""
-            remedy = "RAY_ADDRESS=local starts one on this machine; its sockets need a short path: RAY_TMPDIR"
-            raise PeerError(f"no Ray cluster could be reached or started ({_one_line(error)})", where=where, remedy=remedy) from error
+    try:
+        with _own_signal_handlers():
+            context = ray.init(address, num_cpus=num_cpus if address == LOCAL else None, **_QUIET)
+        if address == LOCAL:
+            own_folder = Path(context.address_info["session_dir"])
+    except Exception as error:
+        where = f"RAY_ADDRESS={named}" if named else ""
+        remedy = (
+            "a cluster with tokens needs RAY_AUTH_MODE=token and its token"
+            if named
+            else "one that is started here needs a short path for its sockets: set RAY_TMPDIR"
+        )
+        raise PeerError(f"no Ray cluster could be reached or started ({_one_line(error)})", where=where, remedy=remedy) from error
     try:
         yield "Ray on this machine" if own_folder else f"the Ray cluster at {ray.get_runtime_context().gcs_address}"
     finally:
@@ -116,16 +121,14 @@ def _cluster(ray: Any, num_cpus: int) -> Generator[str]:
             shutil.rmtree(own_folder, ignore_errors=True)  # logs and sockets
 
 
-def _start_or_join(ray: Any, num_cpus: int) -> Path | None:
-    """Start a cluster, unless ``ray start`` left one here. Returns the folder of the started one's logs and sockets."""
-    try:
-        context = ray.init(num_cpus=num_cpus, **_QUIET)
-    except ValueError as error:
-        if "existing cluster" not in str(error):
-            raise
-        ray.init(**_QUIET)
-        return None
-    return Path(context.address_info["session_dir"])
+def _is_one_here() -> bool:
+    """Whether the cluster that the last ``ray start`` on this machine began answers: ray itself waits for a dead one for minutes."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - where ray looks
+    with suppress(OSError, PeerError):
+        address = Path(folder, "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()
+        _require_listener(address)
+        return bool(address)
+    return False
 
 
 def _require_listener(address: str) -> None:
