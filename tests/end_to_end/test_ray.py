@@ -209,7 +209,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 
 def workers_of(folder: Path) -> list[psutil.Process]:
-    return [process for process in processes_of(folder) if "ray::Worker" in " ".join(process.cmdline())]
+    return [process for process in processes_of(folder) if "ray::Worker" in " ".join(process.info["cmdline"] or ())]
 
 
 def require_gone(folder: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_killed_driver_leaves_no_workers_and_is_gone_on_with(here, repository,
         while not list(done.rglob(pattern)):
             assert running.poll() is None
             time.sleep(0.01)
-        assert any("raylet" in " ".join(process.cmdline()) for process in processes_of(ray_folder)) and workers_of(ray_folder)
+        assert any("raylet" in " ".join(process.info["cmdline"] or ()) for process in processes_of(ray_folder)) and workers_of(ray_folder)
         running.kill()
         running.communicate()
         assert contents(done) != expected
