@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from llm_training.cache import ray_workers
+from llm_training.cache.ray_actor import Worker
 from llm_training.cache.ray_workers import in_ray
 from llm_training.errors import ConfigError, DataError, PeerError
 from llm_training.jobs import prepare as prepare_job
@@ -154,6 +155,11 @@ def test_without_ray_the_extra_is_named(monkeypatch, tmp_path):
         list(in_ray(Squares(tmp_path), [1], 1))
 
 
+def test_a_node_with_another_version_is_refused(tmp_path):
+    with pytest.raises(PeerError, match=r"llm-training is .* there, and 0\.0\.9 here; at the Ray node .*; install the same version"):
+        Worker().open(Squares(tmp_path), tmp_path, [tmp_path], "0.0.9")
+
+
 PROGRAM = f"""
 import sys
 from llm_training.__main__ import main
@@ -226,7 +232,7 @@ def expect(running: subprocess.Popen[str], code: int) -> tuple[str, str]:
 
 
 @pytest.mark.nightly
-def test_a_killed_driver_leaves_no_workers_and_is_gone_on_with(here, repository, ray_folder):
+def test_a_killed_command_leaves_no_workers_and_is_gone_on_with(here, repository, ray_folder):
     for name, words in (("prepare", PREPARE), ("build", BUILD)):
         place, done = ("--output", "out") if name == "prepare" else ("--cache.dir", "cache"), here / name
         done.mkdir()
@@ -252,7 +258,7 @@ def test_a_killed_driver_leaves_no_workers_and_is_gone_on_with(here, repository,
 
 
 @pytest.mark.nightly
-def test_a_dead_worker_and_an_interrupt_end_in_a_line(here, repository, ray_folder):
+def test_a_dead_worker_and_signals_end_in_a_line(here, repository, ray_folder):
     running = start(repository, *PREPARE, "--output", "out", "--engine", "ray", "--json", **{FAULT_VARIABLE: "prepare.after_slice:kill@2"})
     out, errors = expect(running, 7)
     (line,) = [line for line in errors.splitlines() if "error[" in line]
@@ -267,6 +273,15 @@ def test_a_dead_worker_and_an_interrupt_end_in_a_line(here, repository, ray_fold
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does
     _, errors = expect(running, 130)
     assert errors.splitlines()[-1] == "error[E130]: interrupted" and "Traceback" not in errors
+    require_gone(ray_folder)
+    smaller = [word.replace("60000", "10000") for word in BUILD]
+    running = start(repository, *smaller, "--cache.dir", "stopped", "--engine", "ray")
+    while not list((here / "stopped").rglob("chunk_*.arrow")):
+        assert running.poll() is None
+        time.sleep(0.005)
+    running.terminate()
+    _, errors = expect(running, 75)
+    assert errors.splitlines()[-1].startswith("error[E75]: stopped by SIGTERM while packing; the same command builds on")
     require_gone(ray_folder)
     deep = here / ("d" * 100)
     deep.mkdir()
