@@ -40,7 +40,7 @@ REPLACED = (
     (r"^(llm-validate-data .*)$", r"\1 --max-low-quality-fraction 1 --max-duplicate-fraction 1 --max-leaked-documents 99"),  # random words
     (r" --follow", ""),  # it waits; tests/jobs/test_run_tools.py has it
 )
-ELSEWHERE = re.compile(r"torchrun|hf:|s3://|connector:|^echo ")
+ELSEWHERE = re.compile(r"torchrun|--engine ray|hf:|s3://|connector:|^echo ")
 PAGES = sorted({written.page for written in COMMAND_LINES})
 
 

@@ -7,6 +7,7 @@ plan, the settings and k, the finished store has the same bytes however often it
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -17,8 +18,10 @@ from typing import Any
 from llm_training.cache.arrow_file import check_compression
 from llm_training.cache.chunk import ChunkRecord, write_chunk
 from llm_training.cache.encoding import DocumentLike, EncoderLike, encode_slice
+from llm_training.cache.ray_workers import in_ray
 from llm_training.cache.store import JOURNAL_NAME, METADATA_NAME, VALIDATION, ChunkStore, Problem, StoreSettings
 from llm_training.cache.workers import in_this_process, in_threads, in_worker_processes
+from llm_training.config.data import Engine
 from llm_training.errors import ConfigError, IntegrityError
 from llm_training.storage.append import JsonlAppender
 from llm_training.storage.directories import remove_leftovers
@@ -71,7 +74,9 @@ def build_store(
     mode: str = "normal",
     workers: int = 1,
     threads: int = 1,
+    engine: Engine = "local",
     progress: Callable[[BuildProgress], None] | None = None,
+    notify: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> BuildResult:
     """Build what is missing of a store.
@@ -81,12 +86,14 @@ def build_store(
         settings: of the store; an existing one must have the same.
         slices: the plan, JSON-able; slices recorded earlier must come first and be unchanged.
         open_source: gives a function from slice number to documents, and the tokenizer. Called once in every process, so
-            with several ``workers`` it must be picklable (a module's function, or a `functools.partial` of one).
+            with several ``workers`` or on a cluster it must be picklable (a module's function, or a `functools.partial` of one).
         mode: ``normal`` builds slices without a chunk of the right size; ``inverse`` also checks the content of all
             others and rebuilds the damaged; ``force_rebuild`` builds all anew beside the old store and then swaps.
-        workers: processes; 1 builds in this one.
+        workers: processes; 1 builds in this one. On a Ray cluster: actors; 0 takes one for each CPU.
         threads: of this process, where it builds itself.
+        engine: where chunks are built.
         progress: called after each chunk.
+        notify: told in a line where a Ray cluster builds.
         should_stop: asked after each chunk; True ends the build early, to be continued by the next.
 
     Raises:
@@ -94,12 +101,13 @@ def build_store(
         IntegrityError: the store holds other data, another tokenizer, or its plan no longer fits the source.
         LockedError: another process builds here.
         StorageError: the disk refuses; what was committed stays.
+        PeerError: a worker died, or there is no cluster.
         DataError: from the source.
     """
     if mode not in MODES:
         raise ConfigError(f"unknown build mode {mode!r}", remedy=f"choose one of {', '.join(MODES)}")
     check_compression(settings.compression)
-    build = _Build(settings, slices, open_source, workers, threads, progress, should_stop)
+    build = _Build(settings, slices, open_source, workers, threads, engine, progress, notify, should_stop)
     with FileLock(lock_of(directory), what=f"the cache {directory.name}"):
         recover(directory)
         if mode == "force_rebuild" and (directory / METADATA_NAME).exists():
@@ -150,7 +158,9 @@ class _Build:
     open_source: OpenSource
     workers: int
     threads: int
+    engine: Engine
     progress: Callable[[BuildProgress], None] | None
+    notify: Callable[[str], None] | None
     should_stop: Callable[[], bool] | None
 
     def can_continue(self, directory: Path) -> bool:
@@ -195,6 +205,8 @@ class _Build:
         return store
 
     def _way(self, num_due: int) -> tuple[Callable[..., Any], int]:
+        if self.engine == "ray":
+            return functools.partial(in_ray, notify=self.notify), self.workers
         if min(self.workers, num_due) > 1:
             return in_worker_processes, self.workers
         return (in_threads, min(self.threads, num_due)) if min(self.threads, num_due) > 1 else (in_this_process, 1)
@@ -239,10 +251,18 @@ class SliceJob:
     validation_slices: int
     open_source: OpenSource
 
+    def files(self, number: int) -> list[Path]:
+        """The chunks of slice ``number``."""
+        store = self._store()
+        return [store.path(split, number) for split in store.splits_of(number)]
+
+    def _store(self) -> ChunkStore:
+        return ChunkStore(self.directory, self.settings, [], self.validation_slices, {})
+
     def open(self) -> Callable[[int], dict[str, ChunkRecord]]:
         """The function from slice number to the records of its chunks, which are on the disk when it returns."""
         read_slice, encoder = self.open_source()
-        store = ChunkStore(self.directory, self.settings, [], self.validation_slices, {})
+        store = self._store()
         store.require_tokenizer(encoder.fingerprint)
 
         def build(number: int) -> dict[str, ChunkRecord]:

@@ -54,7 +54,7 @@ def prepare_data(
         keep_dropped: folder for a file with every document that went, and why.
         allow_leaks: go on when the same text stands in training and held-out documents.
         skip_bad: skip and count undecodable or malformed documents instead of stopping.
-        workers: processes that clean; 0 takes what the amount of text is worth, at most one a core.
+        workers: processes that clean; 0 takes what the amount of text is worth, at most one a core; on a Ray cluster one a CPU.
         vocab_size: entries of the tokenizer to train; empty picks one for the amount of text.
         max_length: cut documents into pieces of at most so many tokens; empty leaves them whole.
         vocab: vocab.json of an existing tokenizer; with --merges. Token ids are then written too (train.ids).
@@ -89,6 +89,7 @@ def prepare_data(
             keep_dropped=keep_dropped,
             allow_leaks=allow_leaks,
             workers=workers,
+            engine=loaded.data.engine,
             bus=bus,
         )
     if json:

@@ -32,7 +32,12 @@ class CacheConfig(Section):
     compression: Annotated[Compression, Field(description="compression of the chunks")] = "lz4"
     chunk_bytes: Annotated[int, Field(ge=10_000, le=2**31 - 1, description="text per chunk, bytes")] = 8_388_608
     workers: Annotated[
-        int, Field(ge=0, le=1_024, description="processes that build chunks; 0: one, or one per usable core above 1 GB and 2 cores")
+        int,
+        Field(
+            ge=0,
+            le=1_024,
+            description="processes that build chunks; 0: one, or one per core above 1 GB and 2 cores; on a Ray cluster one per CPU",
+        ),
     ] = 0
     growth: Annotated[
         Growth,

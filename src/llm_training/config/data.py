@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from llm_training.config.section import Section
+
+Engine = Literal["local", "ray"]
 
 
 class DataConfig(Section):
@@ -42,6 +44,10 @@ class DataConfig(Section):
         float, Field(ge=0.5, le=1, description="Jaccard similarity of word 5-grams from which a document repeats another, fraction")
     ] = 0.8
     decontaminate: Annotated[list[str], Field(description="test files whose text (13 words in a row) no training document may hold")] = []  # noqa: RUF012
+    engine: Annotated[
+        Engine,
+        Field(description="where cleaning and the building of the cache run: local: processes of this machine; ray: a Ray cluster"),
+    ] = "local"
     dataset_name: Annotated[str | None, Field(description="Hugging Face dataset, the same as sources: hf:NAME")] = None
     dataset_config: Annotated[str | None, Field(description="configuration of dataset_name")] = None
     dataset_split: Annotated[str | None, Field(description="training split of dataset_name")] = None

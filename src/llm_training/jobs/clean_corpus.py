@@ -17,16 +17,17 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from llm_training.cache.ray_workers import in_ray
 from llm_training.cache.sealed import digest
 from llm_training.cache.workers import in_this_process, in_worker_processes
 from llm_training.cleaning import STEPS, CleaningSettings, Verdict
 from llm_training.cleaning.duplicates import NONE, exact_duplicates, near_duplicates
 from llm_training.cleaning.shingles import NUM_BANDS, shingles
 from llm_training.cleaning.words import UInt64Array
-from llm_training.config.data import DataConfig
+from llm_training.config.data import DataConfig, Engine
 from llm_training.corpus import Corpus, Document, Plan, ReadReport
 from llm_training.errors import ConfigError, DataError
-from llm_training.events import EventBus, Progress
+from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.clean_slices import CleanSlices, SliceFiles, bad_lines, dropped_line, num_rows
 from llm_training.runtime.device import usable_cores
 from llm_training.storage.durable import make_directory, remove_tree, write_json
@@ -153,7 +154,15 @@ class CleanedCorpus:
 
 
 def clean_corpus(
-    corpus: Corpus, plan: Plan, what: CleaningPlan, output: Path, *, workers: int = 0, keeps_dropped: bool = False, bus: EventBus
+    corpus: Corpus,
+    plan: Plan,
+    what: CleaningPlan,
+    output: Path,
+    *,
+    workers: int = 0,
+    engine: Engine = "local",
+    keeps_dropped: bool = False,
+    bus: EventBus,
 ) -> CleanedCorpus:
     """Clean all slices and find the repetitions among what is left.
 
@@ -162,14 +171,15 @@ def clean_corpus(
         plan: their slices.
         what: the steps.
         output: the folder being prepared; the working folder is in it.
-        workers: processes; 0 takes what the amount of text is worth.
+        workers: processes; 0 takes what the amount of text is worth, on a Ray cluster all its CPUs.
+        engine: where the slices are cleaned.
         keeps_dropped: keep the texts of what goes.
         bus: told of progress.
 
     Raises:
         ConfigError: a library is missing.
         DataError: a bad document in a strict reading, or too many bad ones, or nothing is left.
-        StorageError, PeerError: the disk refuses; a worker died.
+        StorageError, PeerError: the disk refuses; a worker died, or there is no cluster.
     """
     has_bands = what.near_similarity is not None
     folder = _working_folder(output, corpus, plan, what, keeps_dropped)
@@ -178,8 +188,7 @@ def clean_corpus(
     due = [files.number for files in all_files if not files.account.exists()]
     total = plan.num_bytes
     done = total - sum(sum(span.num_bytes for span in plan.slices[number].spans) for number in due)
-    count = min(workers or min(usable_cores(), total // _BYTES_WORTH_A_WORKER), len(due))
-    with contextlib.closing((in_worker_processes if count > 1 else in_this_process)(job, due, max(1, count))) as results:
+    with contextlib.closing(_run(job, due, workers, engine, total, bus)) as results:
         for _, num_bytes in results:
             done += num_bytes
             bus.publish(Progress(task="Cleaning", done=done, total=total, unit="B"))
@@ -199,6 +208,13 @@ def clean_corpus(
     return CleanedCorpus(
         folder, rows, original, near, account.report, account.dropped, account.changes, account.bad, account.num_documents, plan.num_bytes
     )
+
+
+def _run(job: CleanSlices, due: list[int], workers: int, engine: Engine, num_bytes: int, bus: EventBus) -> Generator[tuple[int, int]]:
+    if engine == "ray":
+        return in_ray(job, due, workers, notify=lambda line: bus.publish(Notice(message=f"cleaning with {line}")))
+    count = min(workers or min(usable_cores(), num_bytes // _BYTES_WORTH_A_WORKER), len(due))
+    return (in_worker_processes if count > 1 else in_this_process)(job, due, max(1, count))
 
 
 def _working_folder(output: Path, corpus: Corpus, plan: Plan, what: CleaningPlan, keeps_dropped: bool) -> Path:

@@ -96,6 +96,11 @@ class CleanSlices:
         worker = _Worker(self)
         return worker.clean
 
+    def files(self, number: int) -> tuple[Path, ...]:
+        """What is there when slice ``number`` is cleaned."""
+        files = SliceFiles(self.folder, number)
+        return files.kept, files.keys, files.dropped, files.account
+
 
 class _Worker:
     def __init__(self, job: CleanSlices) -> None:

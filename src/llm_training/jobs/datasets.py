@@ -352,10 +352,9 @@ def build_cache(
         done_chunks = progress.done_chunks
         bus.publish(Progress(task="Tokenise and pack", done=progress.done_chunks, total=progress.due_chunks, unit="chunks"))
 
-    are_worth_it = total > BYTES_WORTH_A_PROCESS and usable_cores() > BUILDER_THREADS
-    workers = config.cache.workers or (usable_cores() if are_worth_it else 1)
-    workers = min(workers, max(1, len(scanned.plan.slices)))
-    encoder = directory if workers > 1 else tokenizer
+    engine = config.data.engine
+    workers = config.cache.workers if engine == "ray" else _local_workers(config.cache.workers, total, len(scanned.plan.slices))
+    encoder = tokenizer if engine == "local" and workers == 1 else directory
     open_source = functools.partial(_open_for_build, scanned.corpus, scanned.plan, encoder, clean_reading(config.data))
     result = build_store(
         store_directory(Path(config.cache.dir), identity),
@@ -366,7 +365,9 @@ def build_cache(
         workers=workers,
         # What can only be read forward would be read once by each.
         threads=min(BUILDER_THREADS, usable_cores()) if all(file.is_seekable for file in scanned.corpus.files) else 1,
+        engine=engine,
         progress=report,
+        notify=lambda line: bus.publish(Notice(message=f"building the cache with {line}")),
         should_stop=lambda: bool(stop) or done_chunks == max_chunks,
     )
     for problem in result.damaged:
@@ -374,6 +375,11 @@ def build_cache(
     if not result.is_complete and stop:
         raise StoppedEarly(f"stopped by {stop.reason} while packing", remedy="the same command builds on from here")
     return result
+
+
+def _local_workers(wanted: int, num_bytes: int, num_slices: int) -> int:
+    are_worth_it = num_bytes > BYTES_WORTH_A_PROCESS and usable_cores() > BUILDER_THREADS
+    return min(wanted or (usable_cores() if are_worth_it else 1), max(1, num_slices))
 
 
 def _open_for_build(corpus: Corpus, plan: Plan, tokenizer: Tokenizer | Path, cleaning: CleanReading) -> tuple[Any, Tokenizer]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from llm_training.config.data import Engine
 from llm_training.corpus import TEST, TRAIN, Corpus, CorpusSettings, Document, Plan, SliceReader, make_plan, open_corpus
 from llm_training.errors import ConfigError, DataError
 from llm_training.events import EventBus, Notice, Progress
@@ -131,6 +132,7 @@ def prepare(
     keep_dropped: str | None = None,
     allow_leaks: bool = False,
     workers: int = 0,
+    engine: Engine = "local",
     bus: EventBus | None = None,
 ) -> PrepareResult:
     """Prepare texts.
@@ -147,7 +149,8 @@ def prepare(
         cleaning: what to clean and how; None leaves every text as it is.
         keep_dropped: folder for a file with everything that went, and why.
         allow_leaks: go on when the same text stands in training and held-out documents.
-        workers: processes that clean; 0 takes what the amount of text is worth.
+        workers: processes that clean; 0 takes what the amount of text is worth, on a Ray cluster all its CPUs.
+        engine: where cleaning runs; everything else is done here.
 
     Raises:
         ConfigError: settings out of range or contradicting.
@@ -170,7 +173,11 @@ def prepare(
         plan = make_plan(corpus, notify=lambda line: bus.publish(Notice(message=line)))
         texts: PlainTexts | CleanedCorpus = PlainTexts(corpus, plan, bus)
         if cleaning is not None:
-            texts = clean_corpus(corpus, plan, cleaning, Path(output), workers=workers, keeps_dropped=keep_dropped is not None, bus=bus)
+            texts = clean_corpus(
+                corpus, plan, cleaning, Path(output), workers=workers, engine=engine, keeps_dropped=keep_dropped is not None, bus=bus
+            )
+        elif engine == "ray":
+            bus.publish(Notice(message="nothing is cleaned, so nothing runs on the Ray cluster"))
         if tokenizer is None:
             tokenizer = _train(texts, plan, vocab_size, bus)
         writer = DocumentWriter(

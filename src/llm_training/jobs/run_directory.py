@@ -26,6 +26,7 @@ NOT_IDENTITY: Mapping[str, tuple[str, ...]] = {
     "training": ("output_dir", "run_name", "resume", "max_training_hours", "logging_steps", "save_total_limit"),
     "monitoring": ("console", "plots", "log_level"),
     "resources": ("device", "threads", "distributed_backend", "world_size", "timeout_seconds"),
+    "data": ("engine",),
     "cache": ("workers", "validation", "growth_check_steps"),
 }
 

@@ -28,6 +28,7 @@ OPTIONAL_PARTS = {
     "matplotlib": ("plots", "pictures of loss curves"),
     "datasets": ("hub", "hf: sources"),
     "huggingface_hub": ("hub", "tokenizers and models from the Hub"),
+    "ray": ("cluster", "preparing data on a Ray cluster"),
     "transformers": ("hf", "opening checkpoints with Hugging Face's own library"),
 }
 MARKS = {"good": "ok", "note": "note", "bad": "MISSING"}

@@ -16,6 +16,7 @@ import psutil
 import torch
 
 from llm_training.errors import ConfigError
+from llm_training.runtime.cores import usable_cores as usable_cores  # handed on: who asks for a device asks for its cores too
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,6 @@ class Precision:
         if self.name == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(device.kind, dtype=self.dtype)
-
-
-def usable_cores() -> int:
-    """Cores this process may run on: the affinity mask, bounded by the cgroup's quota where one is set."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    with contextlib.suppress(OSError, ValueError), open("/sys/fs/cgroup/cpu.max") as quota_file:  # noqa: PTH123
-        quota, period = quota_file.read().split()
-        if quota != "max":
-            cores = min(cores, max(1, round(int(quota) / int(period))))
-    return cores
 
 
 def free_bytes(device: Device) -> int:
