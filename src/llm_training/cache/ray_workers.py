@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -109,7 +110,7 @@ def _cluster(ray: Any, num_cpus: int) -> Generator[str]:
         where = f"RAY_ADDRESS={named}" if named else ""
         remedy = (
             "a cluster with tokens needs RAY_AUTH_MODE=token and its token"
-            if named
+            if named not in ("", LOCAL)
             else "one that is started here needs a short path for its sockets: set RAY_TMPDIR"
         )
         raise PeerError(f"no Ray cluster could be reached or started ({_one_line(error)})", where=where, remedy=remedy) from error
@@ -123,7 +124,8 @@ def _cluster(ray: Any, num_cpus: int) -> Generator[str]:
 
 def _is_one_here() -> bool:
     """Whether the cluster that the last ``ray start`` on this machine began answers: ray itself waits for a dead one for minutes."""
-    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - where ray looks
+    temporary = os.environ.get("TMPDIR") if sys.platform == "linux" else None
+    folder = os.environ.get("RAY_TMPDIR") or temporary or "/tmp"  # noqa: S108 - where ray looks
     with suppress(OSError, PeerError):
         address = Path(folder, "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()
         _require_listener(address)
