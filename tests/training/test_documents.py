@@ -17,7 +17,7 @@ from llm_training.training.documents import choose_document_attention
         ("auto", "cuda", "best_fit", "flex", True, "FlexAttention"),
         ("auto", "cuda", "none", "flex", False, "one document"),
         ("auto", "cuda", "best_fit", "sdpa", False, "no kernel"),
-        ("auto", "cpu", "best_fit", "split", False, "not been seen to pay"),
+        ("auto", "cpu", "best_fit", "split", False, "has not paid"),
         ("auto", "mps", "greedy", "sdpa", False, "no kernel"),
     ],
 )
@@ -25,4 +25,4 @@ def test_the_choice_and_its_reason(wanted: str, kind: str, strategy: str, kernel
     choice = choose_document_attention(wanted, Device(kind, 0, kind, 1), strategy=strategy, kernel=kernel)
     assert choice.is_on is is_on
     assert reason in choice.reason
-    assert choice.line.startswith("attend to themselves alone" if is_on else "see those before them")
+    assert choice.line.startswith("within each document" if is_on else "across the documents")
