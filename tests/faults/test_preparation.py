@@ -76,7 +76,7 @@ def test_bad_bytes_are_named_or_counted_and_never_passed_over(tmp_path: Path, na
     assert good in "".join(texts), "what is good stays"
     readable = good + (before + wrong).decode(errors="replace")
     assert all(text in readable for text in texts), "nothing is made up"
-    with pytest.raises(DataError, match=r"documents are bad, more than the 1\.0% allowed; at undecodable at "):
+    with pytest.raises(DataError, match=r"documents are bad, more than the 1\.0% allowed \(first: undecodable at "):
         read_with([tmp_path / "good.txt", *bad], skip_bad=True)
 
 

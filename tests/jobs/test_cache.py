@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from tests.end_to_end.tiny import tiny_config, write_corpus
 
 from llm_training.config.root import Config
 from llm_training.errors import DataError, IntegrityError
-from llm_training.events import EventBus
-from llm_training.jobs import cache
+from llm_training.events import Event, EventBus, Notice
+from llm_training.jobs import cache, datasets
 from llm_training.jobs.cache_check import check_cache
+from llm_training.runtime.world import World
 
 
 @pytest.fixture
@@ -111,3 +113,49 @@ def test_a_whole_cache_is_checked_without_its_sources(tmp_path: Path, source: Pa
     with pytest.raises(IntegrityError, match="2 parts of the cache are damaged") as caught:
         check_cache(str(tmp_path / "cache"), EventBus())
     assert chunk.name in caught.value.what and plan.name in caught.value.what
+
+
+def broken(path: Path, *, every: int, count: int = 600) -> Path:
+    """Records with a large field beside the text, of which some are not JSON."""
+    lines = [json.dumps({"text": f"document {number} of some words", "page": "x" * 300}) for number in range(count)]
+    path.write_text("".join(f"{line if (number + 1) % every else '{broken'}\n" for number, line in enumerate(lines)))
+    return path
+
+
+def test_bad_documents_are_counted_and_limited(tmp_path: Path) -> None:
+    """With a tokenizer at hand too; the account stays with the cache and is the same for any number of builders."""
+    few = broken(tmp_path / "few.jsonl", every=200)
+    changes = {"tokenizer.path": "bytes", "data.validation_sources": [], "data.skip_bad": True}
+    events: list[Event] = []
+    bus = EventBus()
+    bus.subscribe(events.append)
+    report = cache.build(configured(tmp_path, few, **changes), bus=bus)
+    assert "left out: 3 invalid json" in report.lines()
+    said = [event.message for event in events if isinstance(event, Notice)]
+    assert any(line.startswith("documents left out: 3 invalid json (first: invalid json at few.jsonl, line 200)") for line in said)
+    metadata = (Path(report.directory) / "cache_metadata.json").read_bytes()
+    elsewhere = cache.build(configured(tmp_path, few, **changes, **{"cache.dir": str(tmp_path / "other"), "cache.workers": 2}))
+    assert (Path(elsewhere.directory) / "cache_metadata.json").read_bytes() == metadata
+    many = configured(tmp_path, broken(tmp_path / "many.jsonl", every=2), **changes)
+    for _ in range(2):  # a cache that is built already is no better
+        with pytest.raises(DataError, match=r"documents are bad, more than the 1\.0% allowed \(first: invalid json at many"):
+            cache.build(many)
+    assert cache.build(configured(tmp_path, tmp_path / "many.jsonl", **changes, **{"data.max_bad_fraction": 0.6})).num_sequences
+    with pytest.raises(DataError, match=r"3 of 600 documents are bad, more than the 0\.0% allowed"):
+        cache.build(configured(tmp_path, few, **changes, **{"data.max_bad_fraction": 0.0}))
+
+
+def test_what_cleaning_leaves_out_is_counted(tmp_path: Path) -> None:
+    source = broken(tmp_path / "few.jsonl", every=10**9)
+    changes = {"tokenizer.path": "bytes", "data.min_length": 26, "data.validation_sources": []}
+    report = cache.build(configured(tmp_path, source, **changes))
+    assert any(line.startswith("left out: ") and "too_short" in line for line in report.lines())
+
+
+def test_the_amount_of_text_is_that_of_the_text(tmp_path: Path) -> None:
+    """Other fields of records are no text, in the plan and in what is decided by it."""
+    source = broken(tmp_path / "few.jsonl", every=10**9)
+    config = configured(tmp_path, source)
+    scanned = datasets.scan_data(config, EventBus(), World())
+    texts = sum(len(json.loads(line)["text"]) for line in source.read_text().splitlines())
+    assert scanned.train_bytes == pytest.approx(0.95 * texts, rel=0.02)

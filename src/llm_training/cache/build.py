@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from llm_training.cache.arrow_file import check_compression
 from llm_training.cache.chunk import ChunkRecord, write_chunk
 from llm_training.cache.encoding import DocumentLike, EncoderLike, encode_slice
 from llm_training.cache.ray_workers import in_ray
-from llm_training.cache.store import JOURNAL_NAME, METADATA_NAME, VALIDATION, ChunkStore, Problem, StoreSettings
+from llm_training.cache.store import JOURNAL_NAME, METADATA_NAME, VALIDATION, ChunkStore, LeftOut, Problem, StoreSettings
 from llm_training.cache.workers import in_this_process, in_threads, in_worker_processes
 from llm_training.config.data import Engine
 from llm_training.errors import ConfigError, IntegrityError
@@ -35,11 +35,29 @@ ReadSlice = Callable[[int], Iterable[DocumentLike]]
 OpenSource = Callable[[], tuple[ReadSlice, EncoderLike]]
 
 
+@runtime_checkable
+class Accounting(Protocol):
+    """A reader of slices that counts what it does not hand out."""
+
+    def left_out(self) -> LeftOut | None:
+        """Of the slice that was read last, to its end; None when nothing was."""
+        ...
+
+
+@dataclass(frozen=True)
+class BuiltSlice:
+    """Records of the chunks of a slice, by split, and what is in none of them."""
+
+    records: Mapping[str, ChunkRecord]
+    left_out: LeftOut | None
+
+
 @dataclass(frozen=True)
 class BuildResult:
     """What a build did. ``is_complete`` is false when it was asked to stop before the last chunk.
 
-    ``text_bytes`` and ``num_tokens`` are of the chunks built now, all splits together; ``damaged`` were found and replaced.
+    ``text_bytes`` and ``num_tokens`` are of the chunks built now, all splits together; ``damaged`` were found and replaced;
+    ``left_out`` has the slices built now of which something is in no chunk.
     """
 
     built: tuple[int, ...]
@@ -49,6 +67,7 @@ class BuildResult:
     seconds: float
     is_complete: bool
     strangers: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,7 +200,7 @@ class _Build:
         built = self._build_chunks(store, due) if due else {}
         store.commit()
         crash_point("cache.after_commit")
-        records = [record for entry in built.values() for record in entry.values()]
+        records = [record for entry in built.values() for record in entry.records.values()]
         return BuildResult(
             built=tuple(sorted(built)),
             damaged=tuple(damaged),
@@ -190,6 +209,7 @@ class _Build:
             seconds=time.monotonic() - began,
             is_complete=len(built) == len(due),
             strangers=tuple(path.name for path in store.strangers()),
+            left_out=tuple(entry.left_out for entry in built.values() if entry.left_out is not None),
         )
 
     def _open(self, directory: Path) -> ChunkStore:
@@ -211,17 +231,20 @@ class _Build:
             return in_worker_processes, self.workers
         return (in_threads, min(self.threads, num_due)) if min(self.threads, num_due) > 1 else (in_this_process, 1)
 
-    def _build_chunks(self, store: ChunkStore, due: Sequence[int]) -> dict[int, dict[str, ChunkRecord]]:
+    def _build_chunks(self, store: ChunkStore, due: Sequence[int]) -> dict[int, BuiltSlice]:
         job = SliceJob(store.directory, store.settings, store.validation_slices, self.open_source)
         run, count = self._way(len(due))
-        built: dict[int, dict[str, ChunkRecord]] = {}
+        built: dict[int, BuiltSlice] = {}
         text_bytes = 0
         with JsonlAppender(store.directory / JOURNAL_NAME, fsync=True) as journal, closing(run(job, due, count)) as results:
-            for number, records in results:
-                journal.append({split: asdict(record) for split, record in records.items()})
+            for number, made in results:
+                journal.append(_journal_entry(number, made))
                 crash_point("cache.after_record")
-                built[number] = records
-                for split, record in records.items():
+                built[number] = made
+                store.left_out.pop(number, None)
+                if made.left_out is not None:
+                    store.left_out[number] = made.left_out
+                for split, record in made.records.items():
                     store.records[split][number] = record
                     text_bytes += record.text_bytes
                 if self.progress is not None:
@@ -229,6 +252,11 @@ class _Build:
                 if self.should_stop is not None and self.should_stop():
                     break
         return built
+
+
+def _journal_entry(number: int, made: BuiltSlice) -> dict[str, Any]:
+    entry: dict[str, Any] = {split: asdict(record) for split, record in made.records.items()}
+    return entry if made.left_out is None else {**entry, "number": number, "left_out": asdict(made.left_out)}
 
 
 def _require_same(store: ChunkStore, settings: StoreSettings) -> None:
@@ -259,13 +287,13 @@ class SliceJob:
     def _store(self) -> ChunkStore:
         return ChunkStore(self.directory, self.settings, [], self.validation_slices, {})
 
-    def open(self) -> Callable[[int], dict[str, ChunkRecord]]:
-        """The function from slice number to the records of its chunks, which are on the disk when it returns."""
+    def open(self) -> Callable[[int], BuiltSlice]:
+        """The function from slice number to what was made of it; its chunks are on the disk when it returns."""
         read_slice, encoder = self.open_source()
         store = self._store()
         store.require_tokenizer(encoder.fingerprint)
 
-        def build(number: int) -> dict[str, ChunkRecord]:
+        def build(number: int) -> BuiltSlice:
             splits = store.splits_of(number)
             tables = encode_slice(read_slice(number), encoder, splits)
             records: dict[str, ChunkRecord] = {}
@@ -273,6 +301,6 @@ class SliceJob:
                 data, records[split] = write_chunk(tables[split], store.header(split, number), self.settings.compression)
                 write_bytes(store.path(split, number), data)
                 crash_point("cache.after_chunk")
-            return records
+            return BuiltSlice(records, read_slice.left_out() if isinstance(read_slice, Accounting) else None)
 
         return build

@@ -60,6 +60,29 @@ class StoreSettings:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Documents of a slice that are in no chunk.
+
+    Attributes:
+        num_bad: those that should not have been in the source at all.
+        reasons: all of them, by reason.
+        example: reason and place of a bad one; empty without.
+    """
+
+    num_bad: int
+    reasons: Mapping[str, int]
+    example: str = ""
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> LeftOut:
+        """Of a JSON object. Raises TypeError or ValueError for what is none."""
+        found = LeftOut(**content)
+        if not all(type(number) is int and number >= 0 for number in (found.num_bad, *dict(found.reasons).values())):
+            raise ValueError(f"counts of documents left out are {content!r}")
+        return found
+
+
+@dataclass(frozen=True)
 class Problem:
     """A chunk that is not what it should be, and how."""
 
@@ -84,6 +107,7 @@ class ChunkStore:
         validation_slices: int,
         records: Records,
         files: CacheFiles = LOCAL_FILES,
+        left_out: Mapping[int, LeftOut] | None = None,
     ) -> None:
         self.directory = directory
         self.files = files
@@ -91,6 +115,7 @@ class ChunkStore:
         self.plan = plan
         self.validation_slices = validation_slices
         self.records = records
+        self.left_out = dict(left_out or {})
 
     @staticmethod
     def create(directory: Path, settings: StoreSettings) -> ChunkStore:
@@ -127,7 +152,8 @@ class ChunkStore:
             if not is_plain_name(settings.dataset):  # it becomes a part of paths
                 raise ValueError(f"{settings.dataset!r} is no name of a dataset")
             records = {split: _by_number(metadata[split]) for split in (TRAIN, VALIDATION)}
-            return ChunkStore(directory, settings, plan["slices"], plan["validation_slices"], records, files)
+            left_out = {int(number): LeftOut.from_json(entry) for number, entry in metadata.get("left_out", {}).items()}
+            return ChunkStore(directory, settings, plan["slices"], plan["validation_slices"], records, files, left_out)
 
         store = parse_content(directory / METADATA_NAME, parse)
         if plan["fingerprint"] != store.settings.fingerprint:
@@ -141,6 +167,10 @@ class ChunkStore:
                 if split in entry:
                     record = parse_content(self.directory / JOURNAL_NAME, lambda content=entry[split]: ChunkRecord.from_json(content))
                     self.records[split][record.number] = record
+            if "left_out" in entry:
+                self.left_out[entry["number"]] = parse_content(
+                    self.directory / JOURNAL_NAME, lambda content=entry["left_out"]: LeftOut.from_json(content)
+                )
 
     def record_plan(self, slices: Sequence[Any]) -> None:
         """Make ``slices`` (JSON-able, in order) the plan. The first plan fixes the validation slices.
@@ -177,6 +207,8 @@ class ChunkStore:
         content = {"kind": _METADATA_KIND, "version": VERSION, "settings": asdict(self.settings), "totals": self.totals()}
         for split, records in self.records.items():
             content[split] = [asdict(records[number]) for number in sorted(records)]
+        if self.left_out:
+            content["left_out"] = {str(number): asdict(self.left_out[number]) for number in sorted(self.left_out)}
         write_sealed(self.directory / METADATA_NAME, content)
         remove_file(self.directory / JOURNAL_NAME)
 

@@ -85,9 +85,11 @@ class ReadReport:
     def check(self, max_bad_fraction: float) -> None:
         """Raise DataError when more of the documents were bad than allowed."""
         total = self.num_documents + self.num_bad
-        if self.num_bad > max(_TOLERATED_BAD_DOCUMENTS, max_bad_fraction * total):
+        tolerated = _TOLERATED_BAD_DOCUMENTS if max_bad_fraction > 0 else 0
+        if self.num_bad > max(tolerated, max_bad_fraction * total):
+            first = f" (first: {self.examples[0]})" if self.examples else ""
+            is_unnamed = bool(self.examples) and self.examples[0].startswith("missing text")
             raise DataError(
-                f"{self.num_bad:,} of {total:,} documents are bad, more than the {max_bad_fraction:.1%} allowed",
-                where=self.examples[0] if self.examples else "",
-                remedy="mend the source or raise data.max_bad_fraction",
+                f"{self.num_bad:,} of {total:,} documents are bad, more than the {max_bad_fraction:.1%} allowed{first}",
+                remedy=f"mend the source{', name its text with --text-field' if is_unnamed else ''} or raise data.max_bad_fraction",
             )

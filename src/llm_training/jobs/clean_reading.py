@@ -5,13 +5,15 @@ What compares documents with each other needs all of them at once and is the job
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from llm_training.cache.store import LeftOut
 from llm_training.cleaning import Cleaner, CleaningSettings
 from llm_training.config.data import DataConfig
-from llm_training.corpus import Document
+from llm_training.corpus import Document, ReadReport, SliceReader
 from llm_training.errors import ConfigError
 from llm_training.jobs.clean_corpus import configured_cleaning, plain_values
 
@@ -32,15 +34,37 @@ class CleanReading:
             return lambda documents: documents
         return _Cleaned(Cleaner(self.settings))
 
-    def of_slices(self, read_slice: Callable[[int], Iterator[Document]]) -> Callable[[int], Iterator[Document]]:
-        """The same for a reader of slices."""
-        clean = self.opened()
-        return lambda number: clean(read_slice(number))
+    def of_slices(self, reader: SliceReader) -> CleanedSlices:
+        """The same for a reader of slices. Raises ConfigError."""
+        return CleanedSlices(reader, self.opened())
+
+
+class CleanedSlices:
+    """Documents of a slice that are to be packed, with an account of the others."""
+
+    def __init__(self, reader: SliceReader, clean: Callable[[Iterator[Document]], Iterator[Document]]) -> None:
+        self._reader = reader
+        self._clean = clean
+
+    def __call__(self, number: int) -> Iterator[Document]:
+        """The documents of slice ``number``; errors as those of `SliceReader.read_slice`."""
+        self._reader.report = ReadReport()
+        if isinstance(self._clean, _Cleaned):
+            self._clean.dropped.clear()
+        return self._clean(self._reader.read_slice(number))
+
+    def left_out(self) -> LeftOut | None:
+        """Of the slice read last: bad documents, and those that cleaning took out."""
+        report = self._reader.report
+        cleaned = self._clean.dropped if isinstance(self._clean, _Cleaned) else Counter[str]()
+        reasons = {**report.dropped, **cleaned}
+        return LeftOut(report.num_bad, dict(sorted(reasons.items())), next(iter(report.examples), "")) if reasons else None
 
 
 class _Cleaned:
     def __init__(self, cleaner: Cleaner) -> None:
         self._cleaner = cleaner
+        self.dropped: Counter[str] = Counter()
 
     def __call__(self, documents: Iterator[Document]) -> Iterator[Document]:
         for document in documents:
@@ -50,6 +74,8 @@ class _Cleaned:
             outcome = self._cleaner.clean(document.text, is_prose=not document.source.endswith(".py"))
             if outcome.verdict is None:
                 yield replace(document, text=outcome.text)
+            else:
+                self.dropped[f"{outcome.verdict.step}: {outcome.verdict.reason}"] += 1
 
 
 def clean_reading(data: DataConfig) -> CleanReading:

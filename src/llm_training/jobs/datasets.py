@@ -7,6 +7,7 @@ and builds what is missing of the cache. With several ranks the first one works 
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +21,11 @@ from llm_training.cache.catalog import Identity, make_identity, store_directory,
 from llm_training.cache.held_out import held_out_documents
 from llm_training.cache.mixture import Part
 from llm_training.cache.sealed import digest, read_sealed, write_sealed
-from llm_training.cache.store import TRAIN, ChunkStore, StoreSettings
+from llm_training.cache.store import TRAIN, ChunkStore, LeftOut, StoreSettings
 from llm_training.cache.store import VALIDATION as HELD_OUT
 from llm_training.cache.view import PackedView, ViewSettings, build_view, view_directory
 from llm_training.checkpoint.layout import STATE_FILE
+from llm_training.config.data import DataConfig
 from llm_training.config.load import load_config
 from llm_training.config.root import Config
 from llm_training.corpus import (
@@ -33,12 +35,13 @@ from llm_training.corpus import (
     Corpus,
     CorpusSettings,
     Plan,
+    ReadReport,
     SliceReader,
     make_plan,
     open_corpus,
     prepared_tokenizer,
 )  # fmt: skip
-from llm_training.errors import ConfigError, DataError, IntegrityError, StoppedEarly
+from llm_training.errors import ConfigError, DataError, IntegrityError, LlmTrainingError, StoppedEarly
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.clean_reading import CleanReading, clean_reading
@@ -64,6 +67,9 @@ CACHE_TAG, CACHE_SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06
 # packs 80 MB and 800 MB faster than two, in a third of the memory (benchmarks/results/tokenize_and_pack.json, flat_memory.json).
 BYTES_WORTH_A_PROCESS = 1_000_000_000
 BUILDER_THREADS = 2
+# Kinds of files that are text and nothing else.
+WHOLE_TEXTS = frozenset({"text", "python"})
+BYTES_PER_TOKEN = 4  # of text that was tokenised elsewhere; an estimate
 
 
 @dataclass(frozen=True)
@@ -168,7 +174,9 @@ def scan_data(
     else:
         world.wait_patiently()
         plan = _read_plan(_plan_path(corpus, config)) or make_plan(corpus)
-    return ScannedData(corpus, plan, _train_bytes(plan, corpus.settings.validation_fraction), _known_tokenizer(config, resumed, bus))
+    share = _text_share(corpus, plan) if resumed is None else 1.0
+    train_bytes = int(share * _train_bytes(plan, corpus.settings.validation_fraction))
+    return ScannedData(corpus, plan, train_bytes, _known_tokenizer(config, resumed, bus))
 
 
 def _scan_remote(config: Config, bus: EventBus) -> ScannedData:
@@ -215,6 +223,44 @@ def _train_bytes(plan: Plan, validation_fraction: float) -> int:
     named = sum(piece.num_bytes for piece in plan.slices if piece.split == TRAIN)
     hashed = sum(piece.num_bytes for piece in plan.slices if piece.split is None)
     return named + int(hashed * (1.0 - validation_fraction))
+
+
+def _text_share(corpus: Corpus, plan: Plan) -> float:
+    """Bytes of text for each byte of source, on three slices: records have other fields, pages have markup, ids stand for text."""
+    numbers = [piece.number for piece in plan.slices if piece.split in (None, TRAIN)]
+    if not numbers or all(file.kind in WHOLE_TEXTS for file in corpus.files):
+        return 1.0
+    reader = SliceReader(replace(corpus, settings=replace(corpus.settings, skip_bad=True)), plan)
+    num_bytes = 0
+    try:
+        for number in sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]}):
+            for document in reader.read_slice(number):
+                num_bytes += len(document.text.encode()) if document.token_ids is None else BYTES_PER_TOKEN * len(document.token_ids)
+    except LlmTrainingError:
+        return 1.0  # who reads all of it will say it better
+    finally:
+        reader.close()
+    return num_bytes / max(1, reader.report.num_bytes)
+
+
+def _tell_left_out(left_out: Sequence[LeftOut], bus: EventBus) -> None:
+    """One line on the documents that the chunks built now lack."""
+    reasons: Counter[str] = Counter()
+    for entry in left_out:
+        reasons.update(entry.reasons)
+    if not reasons:
+        return
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+    example = next((entry.example for entry in left_out if entry.example), "")
+    bus.publish(Notice(message=f"documents left out: {counts}{f' (first: {example})' if example else ''}", level="warning"))
+
+
+def _require_few_bad(store: ChunkStore, data: DataConfig) -> None:
+    """Raise DataError when more documents of the source were bad than ``data.max_bad_fraction`` allows."""
+    report = ReadReport(num_documents=sum(total["num_documents"] for total in store.totals().values()))
+    report.num_bad = sum(entry.num_bad for entry in store.left_out.values())
+    report.examples = [entry.example for entry in store.left_out.values() if entry.example][:1]
+    report.check(data.max_bad_fraction)
 
 
 def _known_tokenizer(config: Config, resumed: RunLayout | None, bus: EventBus) -> Tokenizer | None:
@@ -323,7 +369,7 @@ def _prepared(
         view=view,
         held_out=_held_out(store, agreed, source_names(config.data)),
         token_bytes=bytes_of_tokens(tokenizer),
-        train_bytes=scanned.train_bytes,
+        train_bytes=sum(record.text_bytes for record in store.records[TRAIN].values()) or scanned.train_bytes,
         held_out_slices=agreed,
         mixture=mixture_of(config.data),
         source_names=source_names(config.data),
@@ -372,8 +418,10 @@ def build_cache(
     )
     for problem in result.damaged:
         bus.publish(Notice(message=f"rebuilt a damaged chunk: {problem.reason}", level="warning"))
+    _tell_left_out(result.left_out, bus)
     if not result.is_complete and stop:
         raise StoppedEarly(f"stopped by {stop.reason} while packing", remedy="the same command builds on from here")
+    _require_few_bad(ChunkStore.open(store_directory(Path(config.cache.dir), identity)), config.data)
     return result
 
 
@@ -385,7 +433,7 @@ def _local_workers(wanted: int, num_bytes: int, num_slices: int) -> int:
 def _open_for_build(corpus: Corpus, plan: Plan, tokenizer: Tokenizer | Path, cleaning: CleanReading) -> tuple[Any, Tokenizer]:
     """What one builder reads and encodes with; another process gets the tokenizer as a directory."""
     encoder = tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer)
-    return cleaning.of_slices(SliceReader(corpus, plan).read_slice), encoder
+    return cleaning.of_slices(SliceReader(corpus, plan)), encoder
 
 
 def load_or_train_tokenizer(
@@ -491,6 +539,11 @@ def describe_store(store: ChunkStore, view: PackedView | None) -> Sequence[str]:
         f"on disk {totals['num_bytes']:,} bytes, {totals['num_bytes'] / max(1, totals['num_tokens']):.2f} bytes per token "
         f"({store.settings.compression})",
     )
+    reasons: Counter[str] = Counter()
+    for entry in store.left_out.values():
+        reasons.update(entry.reasons)
+    if reasons:
+        tokens = (*tokens, f"left out: {', '.join(f'{count:,} {reason}' for reason, count in reasons.most_common())}")
     if view is None:
         return tokens
     stats = view.stats
