@@ -63,6 +63,16 @@ def test_it_may_lie_below_the_folder_named(tmp_path: Path, source: Path) -> None
     assert [file.key for file in corpus.files] == ["all/more.txt", "all/prepared/train.json", "all/prepared/validation.json"]
 
 
+def test_only_its_documents_are_read(tmp_path: Path, source: Path) -> None:
+    folder = tmp_path / "prepared"
+    prepare([str(source)], str(folder), vocab_size=320)
+    for path in ("dropped/dropped.jsonl", "notes.md", "more.jsonl"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text('{"text": "what was dropped is not learned"}\n')
+    corpus = open_corpus([str(folder)], CorpusSettings())
+    assert [file.key for file in corpus.files] == ["prepared/train.json", "prepared/validation.json"]
+
+
 def test_an_unfinished_preparation_is_refused(tmp_path: Path, source: Path) -> None:
     folder = tmp_path / "prepared"
     prepare([str(source)], str(folder), vocab_size=320)

@@ -73,7 +73,7 @@ def check_pin(view: PackedView, pin: Pin) -> None:
     missing = [number for number in pin.numbers if number not in view.records]
     if missing:
         what = f"{len(missing)} chunks of the run are missing from the cache, the first is {missing[0]}"
-        raise IntegrityError(what, where=str(view.directory), remedy="rebuild them: llm-build-cache --mode inverse")
+        raise IntegrityError(what, where=str(view.directory), remedy="rebuild them: llm-build-cache SOURCE --mode inverse")
     if _pin(view, pin.numbers) != pin:
         what = "the cache holds other tokens or rows than the run was started with"
         raise IntegrityError(what, where=str(view.directory), remedy="restore the cache, or start a new run")

@@ -52,6 +52,7 @@ def build_cache(
     from llm_training.cli.console import print_json, watched
     from llm_training.config.given import DEFAULT
     from llm_training.config.load import load_config
+    from llm_training.errors import ConfigError
     from llm_training.jobs import cache
     from llm_training.jobs.cache_check import check_cache
     from llm_training.storage.remote import is_remote
@@ -61,7 +62,11 @@ def build_cache(
     own += [(name, value) for name, value in (("tokenizer.path", tokenizer), ("cache.name", dataset_name)) if value is not None]
     loaded = load_config(config or (), os.environ, [*values, *own])
     settings = loaded.config.monitoring
-    is_about_all = verify and loaded.origin("data.sources") == DEFAULT and not is_remote(loaded.config.cache.dir)
+    is_unnamed = loaded.origin("data.sources") == DEFAULT
+    if is_unnamed and mode == "inverse":
+        what = "--mode inverse does not know which cache to repair"
+        raise ConfigError(what, remedy="name its source, tokenizer and row length (stdlib: is the default source)")
+    is_about_all = verify and is_unnamed and not is_remote(loaded.config.cache.dir)
     with watched(settings.console, to_stderr=json, log_level=settings.log_level) as bus:
         if is_about_all:
             result = check_cache(loaded.config.cache.dir, bus)

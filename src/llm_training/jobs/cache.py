@@ -54,7 +54,7 @@ class CacheReport:
     def lines(self) -> Sequence[str]:
         """For people."""
         rate = f", {self.text_bytes / 1e6 / self.seconds:,.1f} MB/s" if self.built and self.seconds > 0 else ""
-        done = f"built {len(self.built):,} chunks in {self.seconds:.1f} s{rate}" if self.built else "nothing was missing"
+        done = f"built {len(self.built):,} chunks in {self.seconds:.1f} s{rate}" if self.built else "no chunk was missing"
         built = [] if self.verified else [done]
         rows = [f"rows   {self.view}"] if self.view else []
         verified = ["every chunk and every row plan verified"] if self.verified else []
@@ -192,6 +192,6 @@ def _require_whole(cache: Path, store: ChunkStore, sequence_length: int, strateg
         raise IntegrityError(
             f"{len(problems)} parts of the cache are damaged: {'; '.join(problems)}",
             where=str(store.directory),
-            remedy="llm-build-cache --mode inverse rebuilds just these, row plans for its --sequence-length",
+            remedy="llm-build-cache SOURCE --mode inverse rebuilds chunks and row plans of its settings, --force-rebuild also lost metadata",
         )
     return found

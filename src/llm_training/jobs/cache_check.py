@@ -57,7 +57,11 @@ def check_cache(directory: str, bus: EventBus) -> CacheCheck:
     bus.publish(Progress(task="Verifying", done=len(stores) + len(views), total=len(stores) + len(views), unit="parts"))
     if problems:
         what = f"{len(problems)} parts of the cache are damaged: {'; '.join(problems)}"
-        raise IntegrityError(what, where=directory, remedy="llm-build-cache SOURCE --mode inverse rebuilds just these, with their settings")
+        raise IntegrityError(
+            what,
+            where=directory,
+            remedy="llm-build-cache SOURCE --mode inverse rebuilds chunks and row plans of its settings, --force-rebuild also lost metadata",
+        )
     return CacheCheck(directory, datasets, row_plans)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from llm_training.corpus.document import CorpusSettings
 from llm_training.corpus.sources.kinds import TOKEN_ID_KIND, SourceFile, kind_of, sniff_json
-from llm_training.corpus.sources.prepared import companions
+from llm_training.corpus.sources.prepared import prepared_documents
 from llm_training.errors import DataError, StorageError
 
 KNOWN_FILES = ".txt .md .py .jsonl .json .csv .parquet .arrow .warc or .wet"
@@ -69,8 +69,11 @@ def _walk(root: Path) -> Iterator[Path]:
             continue
         seen.add(identity)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name not in _SKIPPED_DIRECTORIES)
-        beside = companions(Path(folder))
-        found.extend(Path(folder, name).relative_to(root) for name in names if not name.startswith(".") and name not in beside)
+        documents = prepared_documents(Path(folder))
+        if documents is not None:
+            subfolders.clear()  # nothing beside its documents is text: not what was dropped, not what somebody put there
+            names = [name for name in names if name in documents]
+        found.extend(Path(folder, name).relative_to(root) for name in names if not name.startswith("."))
     return iter(sorted(found, key=lambda path: path.parts))
 
 

@@ -20,8 +20,8 @@ def documents_name(split: str) -> str:
     return f"{split}.json"
 
 
-def companions(folder: Path) -> frozenset[str]:
-    """Names in a prepared folder that hold no documents; empty for any other folder.
+def prepared_documents(folder: Path) -> frozenset[str] | None:
+    """Names in a prepared folder that hold documents; None for any other folder.
 
     Raises:
         IntegrityError: the preparation was not finished.
@@ -29,13 +29,12 @@ def companions(folder: Path) -> frozenset[str]:
     """
     manifest = _manifest_of(folder)
     if manifest is None:
-        return frozenset()
-    documents = set(manifest.extra.get("documents") or (documents_name(str(split)) for split in manifest.extra.get("splits", ())))
-    return frozenset({*manifest.files, MANIFEST_NAME} - documents)
+        return None
+    return frozenset(manifest.extra.get("documents") or (documents_name(str(split)) for split in manifest.extra.get("splits", ())))
 
 
 def prepared_tokenizer(uris: Sequence[str]) -> Path | None:
-    """The folder with the tokenizer that the sources were prepared with, when they are one prepared folder. Raises as `companions`."""
+    """The folder with the tokenizer of the sources, when they are one prepared folder. Raises as `prepared_documents`."""
     if len(uris) != 1 or not (folder := Path(uris[0]).expanduser()).is_dir():
         return None
     return folder if _manifest_of(folder) is not None else None
