@@ -21,6 +21,7 @@ from llm_training.storage.hashing import record_of
 # Name to (codec, level). Zstandard's level 3 costs 10 ms more for a million GPT-2 tokens than its level 1 and saves 7 %; higher levels
 # save 2 to 4 % more for two to four times the time.
 COMPRESSIONS: dict[str, tuple[str, int | None] | None] = {"lz4": ("lz4", None), "zstd": ("zstd", 3), "none": None}
+REPAIR_ALL = "llm-build-cache SOURCE --mode inverse rebuilds chunks and row plans of its settings, --force-rebuild lost metadata"
 REPAIR = "rebuild the damaged part: llm-build-cache SOURCE --mode inverse, with the tokenizer and row length of the run"
 
 _MAGIC = b"ARROW1\0\0"

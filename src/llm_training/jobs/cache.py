@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llm_training.cache.arrow_file import REPAIR_ALL
 from llm_training.cache.build import BuildResult
 from llm_training.cache.catalog import make_identity, store_directory, update_registry
 from llm_training.cache.packing import STRATEGIES
@@ -192,6 +193,6 @@ def _require_whole(cache: Path, store: ChunkStore, sequence_length: int, strateg
         raise IntegrityError(
             f"{len(problems)} parts of the cache are damaged: {'; '.join(problems)}",
             where=str(store.directory),
-            remedy="llm-build-cache SOURCE --mode inverse rebuilds chunks and row plans of its settings, --force-rebuild also lost metadata",
+            remedy=REPAIR_ALL,
         )
     return found

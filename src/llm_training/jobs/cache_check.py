@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llm_training.cache.arrow_file import REPAIR_ALL
 from llm_training.cache.catalog import STORES_DIRECTORY
 from llm_training.cache.store import METADATA_NAME, ChunkStore
 from llm_training.cache.view import VIEWS_DIRECTORY, PackedView
@@ -60,7 +61,7 @@ def check_cache(directory: str, bus: EventBus) -> CacheCheck:
         raise IntegrityError(
             what,
             where=directory,
-            remedy="llm-build-cache SOURCE --mode inverse rebuilds chunks and row plans of its settings, --force-rebuild also lost metadata",
+            remedy=REPAIR_ALL,
         )
     return CacheCheck(directory, datasets, row_plans)
 
