@@ -23,6 +23,7 @@ from llm_training.events import Event, EventBus, Notice, PlanReady, RunFinished
 from llm_training.jobs import finishing, planning, run_directory
 from llm_training.jobs.context import RunContext
 from llm_training.jobs.datasets import PreparedData, pack_data, scan_data
+from llm_training.jobs.mixture import mixture_of
 from llm_training.jobs.recorded import recorded_choice, recorded_start
 from llm_training.jobs.session import OpenedSession, open_session
 from llm_training.jobs.starting_point import choose_spec
@@ -130,6 +131,8 @@ def _train_on(machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *
     )
     if dry_run:
         bus.publish(Notice(message=_outlook(config, place)))
+        if mixture_of(config.data):
+            bus.publish(Notice(message="weights and caps of sources are counted in tokens: the steps below are without them"))
         return _only_plan(machine, config, bus, scanned.train_bytes, choice, scanned.name)
     length = config.cache.sequence_length or choice.sequence_length
     data = pack_data(
@@ -174,6 +177,8 @@ def _run(context: RunContext, machine: Machine, *, name: str) -> RunResult:
         run_log = run_log_path(layout.training_logs, name)
         bus.subscribe(RunLog(run_log, name=name, metrics=layout.metrics, resume_step=state.step, logging_steps=state.plan.logging_steps))
     _publish_plan(bus, name, state.plan, opened.model.spec, opened.plan_lines, tokenizer=context.data.tokenizer.fingerprint)
+    if not context.data.held_out.num_tokens:
+        bus.publish(Notice(message="no held-out text is there: nothing is evaluated, and no best model is kept", level="warning"))
     repetition = planning.warn_about_repetition(state.plan, context.data.num_tokens)
     if repetition:
         bus.publish(Notice(message=repetition, level="warning"))
