@@ -55,14 +55,18 @@ class CacheReport:
     def lines(self) -> Sequence[str]:
         """For people."""
         rate = f", {self.text_bytes / 1e6 / self.seconds:,.1f} MB/s" if self.built and self.seconds > 0 else ""
-        done = f"built {len(self.built):,} chunks in {self.seconds:.1f} s{rate}" if self.built else "no chunk was missing"
+        done = (
+            f"built {len(self.built):,} chunk{'s' * (len(self.built) != 1)} in {self.seconds:.1f} s{rate}"
+            if self.built
+            else "no chunk was missing"
+        )
         built = [] if self.verified else [done]
         rows = [f"rows   {self.view}"] if self.view else []
         verified = ["every chunk and every row plan verified"] if self.verified else []
         repaired = [f"repaired: {reason}" for reason in self.repaired]
         published = [self.published] if self.published else []
         ignored = [f"ignored, not ours: {name}" for name in self.ignored]
-        left = [f"{self.left:,} chunks are left for the next build"] if self.left else []
+        left = [f"{self.left:,} chunk{'s are' if self.left != 1 else ' is'} left for the next build"] if self.left else []
         return [*self.details, *built, *left, *repaired, *ignored, *verified, f"tokens {self.directory}", *rows, *published]
 
 

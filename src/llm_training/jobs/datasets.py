@@ -530,11 +530,15 @@ def _held_out(store: ChunkStore, slices: Sequence[int] | None, names: Sequence[s
     return Documents(tokens, offsets, np.repeat([of_slice[number] for number in slices], counts).astype(np.int64), tuple(names))
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def describe_store(store: ChunkStore, view: PackedView | None) -> Sequence[str]:
     """Sizes and shares of a cache, for people; without a view, of the tokens alone."""
     totals = store.totals()[TRAIN]
     tokens = (
-        f"{store.settings.dataset}: {totals['num_chunks']:,} chunks, {totals['num_documents']:,} documents, "
+        f"{store.settings.dataset}: {_counted(totals['num_chunks'], 'chunk')}, {_counted(totals['num_documents'], 'document')}, "
         f"{totals['num_tokens']:,} tokens",
         f"on disk {totals['num_bytes']:,} bytes, {totals['num_bytes'] / max(1, totals['num_tokens']):.2f} bytes per token "
         f"({store.settings.compression})",

@@ -113,4 +113,5 @@ def _amount(event: Progress) -> Text:
 def _quantity(amount: float, unit: str) -> str:
     if unit in _BYTE_UNITS:
         return wording.size(amount)
-    return f"{wording.count(amount)} {printable(unit)}".rstrip()
+    one = unit.removesuffix("s") if amount == 1 else unit
+    return f"{wording.count(amount)} {printable(one)}".rstrip()
