@@ -71,6 +71,10 @@ class TextFormat:
         """Where a stretch of these bytes may end; at least 1."""
         return line_boundary(data)
 
+    def tail_boundary(self, data: bytes) -> int:
+        """Where the part that trains may end, when these bytes lead up to the last tenth."""
+        return line_boundary(data)
+
     def records(self, data: bytes, first: int, head: bytes, limits: Limits) -> Iterator[Record]:
         """See :class:`Format`."""
         try:
