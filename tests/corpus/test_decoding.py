@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 import tracemalloc
 from collections import Counter
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,6 +61,45 @@ def test_text_is_kept_byte_for_byte(folder: Path) -> None:
     texts = [document.text for document in reader.documents()]
     reader.close()
     assert texts == [content[3:].decode(), "a\u0000b\u2028c"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"# coding: rot13\nprint(1)\n",
+        b"# coding: hex\nprint(1)\n",
+        b"# coding: undefined\nprint(1)\n",
+        b"# coding: utf-7\nx = '+2AA-'\n",
+        b"# coding: unicode_escape\nx = '\\ud800'\n",
+    ],
+)
+def test_coding_lines_that_give_no_text_make_one_bad_document(folder: Path, content: bytes) -> None:
+    (folder / "bad.py").write_bytes(content)
+    (folder / "good.py").write_bytes("# coding: latin-1\nx = 'é'\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"^undecodable .*bad.py, line 1, byte offset 0") as told:
+        _read(folder)
+    assert str(told.value).isprintable()
+    reader = _read(folder, skip_bad=True)
+    assert reader.report.dropped == {"undecodable": 1} and reader.report.num_documents == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a file name is any bytes")
+def test_a_file_name_that_is_not_utf8_is_one_bad_file(folder: Path) -> None:
+    good, bad = folder / "good.txt", Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt"))
+    for path in (good, bad, bad.with_suffix(os.fsdecode(b".\xe9"))):
+        path.write_text("some words of text\n" * 9)
+    for source in (folder, folder / "*.txt", bad):
+        with pytest.raises(DataError, match=r"file name is not UTF-8; at .*caf\\udce9.txt; rename it") as told:
+            open_corpus([str(source)], CorpusSettings())
+        assert str(told.value).isprintable()
+    plan = make_plan(open_corpus([str(folder)], CorpusSettings(skip_bad=True)))
+    assert [file.key for file in plan.files] == ["texts/good.txt"]
+    assert plan.skipped == {"file name is not UTF-8": 1, "of unknown kind .\\udce9": 1}
+    assert orjson.dumps(plan.to_json())
+    home = Path(os.fsdecode(os.fsencode(folder.parent) + b"/\xe9"))
+    folder.rename(home)
+    with pytest.raises(DataError, match="file name is not UTF-8"):
+        open_corpus([str(home)], CorpusSettings(skip_bad=True))
 
 
 BAD_LINES = [

@@ -35,11 +35,12 @@ def find_files(pattern: str, settings: CorpusSettings, skipped: Counter[str], *,
         kind: a declared kind, instead of what names say.
 
     Raises:
-        DataError: nothing is there, or a file is not a regular one.
+        DataError: nothing is there, or a file is not a regular one, or a name is not UTF-8.
         IntegrityError: the folder is a preparation that was not finished.
         StorageError: no permission.
     """
     path = Path(pattern).expanduser()
+    _require_utf8(os.path.realpath(path), shown=pattern)
     if path.is_dir():
         root = path.resolve().name
         found = [(f"{root}/{name.as_posix()}", path / name) for name in _walk(path)]
@@ -77,7 +78,7 @@ def _walk(root: Path) -> Iterator[Path]:
 def _in_folder(key: str, path: Path, settings: CorpusSettings, skipped: Counter[str], kind: str | None) -> SourceFile | None:
     found = kind or kind_of(path)
     if found is None:
-        skipped[f"of unknown kind {path.suffix or '(no suffix)'}"] += 1
+        skipped[f"of unknown kind {_printable(path.suffix) or '(no suffix)'}"] += 1
         return None
     try:
         return _named(key, path, kind)
@@ -88,7 +89,22 @@ def _in_folder(key: str, path: Path, settings: CorpusSettings, skipped: Counter[
         return None
 
 
+def _require_utf8(path: str, *, shown: str = "") -> None:
+    """Raise DataError for a path that no file of this program could name."""
+    if path.isascii():
+        return
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise DataError("file name is not UTF-8", where=_printable(shown or path), remedy="rename it") from None
+
+
+def _printable(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode()
+
+
 def _named(key: str, path: Path, kind: str | None) -> SourceFile:
+    _require_utf8(str(path))
     try:
         mode = path.stat().st_mode
     except OSError as error:

@@ -97,11 +97,20 @@ def _record(row: Row, text: bytes, position: int, offset: int, limits: Limits) -
     if isinstance(row.get(limits.text_field), bytes):
         return Record(position, offset, reason="undecodable", detail="not valid utf-8")
     record = record_of_value(row, position, offset, limits.text_field)
-    try:
-        record.text.encode()
-    except UnicodeEncodeError:
-        return Record(position, offset, reason="lone surrogate", detail="the text holds half of a surrogate pair")
+    if _has_lone_surrogate(record):
+        return Record(position, offset, reason="lone surrogate", detail="the text or a field holds half of a surrogate pair")
     return record
+
+
+def _has_lone_surrogate(record: Record) -> bool:
+    fields = record.metadata or {}
+    strings = (record.text, record.id or "", *fields, *(value for value in fields.values() if isinstance(value, str)))
+    try:
+        for string in strings:
+            string.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _text_bytes(row: Row, text_field: str) -> bytes:
