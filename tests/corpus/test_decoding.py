@@ -224,9 +224,14 @@ def test_a_long_string_in_an_array_takes_time_and_memory_in_proportion(folder: P
     assert peak < 100_000_000 and time.process_time() - began < 4
 
 
-@given(texts=st.lists(st.text('ab"\\\n[]{},é ', max_size=30), min_size=1, max_size=12), block=st.integers(1, 40), indent=st.sampled_from([None, 1]))
+ANY_TEXTS = st.lists(st.text('ab"\\\n[]{},é ', max_size=30), min_size=1, max_size=12)
+
+
+@given(texts=ANY_TEXTS, block=st.integers(1, 40), indent=st.sampled_from([None, 1]))
 @settings(max_examples=200, deadline=None)
-def test_elements_are_found_whatever_the_blocks(texts: list[str], block: int, indent: int | None, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_elements_are_found_whatever_the_blocks(
+    texts: list[str], block: int, indent: int | None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     texts = [f"x{text}" for text in texts]
     path = tmp_path_factory.mktemp("blocks") / "r.json"
     path.write_text(json.dumps([{"text": text, "n": [1, {"a": text}]} for text in texts], ensure_ascii=False, indent=indent))

@@ -19,7 +19,7 @@ from llm_training.corpus.sources.record import Cut, Limits, Record
 from llm_training.corpus.split import SINGLE_DOCUMENT_TRAIN_FRACTION, split_of_digest, tail_boundary, text_digest
 from llm_training.errors import DataError, IntegrityError
 
-_HAS_LINES: Final = re.compile(r"\.(?:jsonl|ndjson)(?:\.(?:gz|bz2|xz|zst))?$")
+_HAS_LINES: Final = re.compile(r"\.(?:jsonl|ndjson)(?:\.(?:gz|bz2|xz|zst))?(?:#\d+)?$")
 
 
 class SliceReader:

@@ -12,7 +12,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from llm_training.corpus.document import CorpusSettings
 from llm_training.corpus.sources.kinds import TOKEN_ID_KIND, SourceFile, kind_of, sniff_json
@@ -48,14 +48,27 @@ def find_files(pattern: str, settings: CorpusSettings, skipped: Counter[str], *,
     elif os.path.lexists(path):
         files = [_named(path.name, path, kind)]
     elif glob.has_magic(pattern):
+        root = fixed_part(path)
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns too
-        files = [file for match in matches if not match.is_dir() and (file := _in_folder(match.name, match, settings, skipped, kind))]
+        found = [(match.relative_to(root).as_posix(), match) for match in matches if not match.is_dir()]
+        files = [file for key, match in found if (file := _in_folder(key, match, settings, skipped, kind))]
     else:
         raise DataError("no such file, folder or glob", where=pattern, remedy="check the path; a source is a path, stdlib: or hf:NAME")
     if not files:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it is empty"
         raise DataError(f"no documents in the source ({reasons})", where=pattern, remedy=f"give files of {KNOWN_FILES}")
     return files
+
+
+def is_glob(pattern: str) -> bool:
+    """True for a pattern that is not the name of something that is there."""
+    return glob.has_magic(pattern) and not os.path.lexists(Path(pattern).expanduser())
+
+
+def fixed_part(pattern: PurePath) -> PurePath:
+    """The folder that all matches of a glob lie below: they are named by their path from there."""
+    parts = pattern.parts
+    return type(pattern)(*parts[: next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))])
 
 
 def _walk(root: Path) -> Iterator[Path]:
