@@ -75,3 +75,14 @@ class Silent(DataSourceConnector):
 
 
 NOT_A_CLASS = 3
+
+
+class Halves(DataSourceConnector):
+    """Records with halves of surrogate pairs."""
+
+    def connect(self, input_data: dict[str, str]) -> DataSourceConnectorOutput:
+        return DataSourceConnectorOutput("halves", metadata={})
+
+    def documents(self, connection: DataSourceConnectorOutput, start: int = 0) -> Iterator[dict[str, object]]:
+        words = {"text": "some words"}
+        yield from [words, words | {"id": "\ud800"}, words | {"title": "\udfff"}, words | {"\ud800": 1}, {"text": "x\ud800"}, words][start:]

@@ -79,6 +79,13 @@ def test_records_keep_id_and_fields_and_bad_ones_are_counted(read, monkeypatch: 
             read(uri)
 
 
+def test_halves_of_surrogate_pairs_make_a_bad_record(read) -> None:
+    uri = f"connector:{FILE}:Halves"
+    with pytest.raises(DataError, match=r"lone surrogate .*, row 1"):
+        read(uri)
+    assert [document.position for document in read(uri, skip_bad=True, max_bad_fraction=1.0)] == [0, 5]
+
+
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [

@@ -95,6 +95,52 @@ def test_equal_names_of_two_sources_stay_apart(tmp_path: Path) -> None:
     assert [file.key for file in corpus.files] == ["data/x.txt", "data/x.txt#2"]
 
 
+def test_a_glob_keeps_its_name_and_keys_when_files_match_that_come_first(folder: Path) -> None:
+    settings = CorpusSettings(slice_bytes=1000)
+    for pattern, name in (("*.jsonl", "texts.jsonl"), ("*/part*.jsonl", "texts-part.jsonl"), ("**/p?rt.jsonl", "texts-p-rt.jsonl")):
+        uri = str(folder / pattern)
+        parents = [folder / letter if "/" in pattern else folder for letter in "cba"]
+        names = ["part.jsonl"] * 3 if "/" in pattern else ["c.jsonl", "b.jsonl", "a.jsonl"]
+        plan, seen = None, set[str]()
+        for number, (parent, file) in enumerate(zip(parents, names, strict=True)):
+            parent.mkdir(exist_ok=True)
+            (parent / file).write_bytes(_lines(*(f"text {number} {line}" for line in range(5))))
+            corpus = open_corpus([uri], settings)
+            assert corpus.name == name and seen < {each.key for each in corpus.files}, pattern
+            seen = {each.key for each in corpus.files}
+            plan = make_plan(corpus, plan)
+            assert len(read_all(corpus, plan)) == 5 * number + 5
+        for parent, file in zip(parents, names, strict=True):
+            (parent / file).unlink()
+
+
+def test_of_a_glob_only_the_names_of_files_spell_splits(folder: Path, read) -> None:
+    for name in ("x/test/a.txt", "y/test/b.txt"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("some words\n")
+    documents = read(folder / "*" / "test" / "*.txt", validation_fraction=0.0)
+    assert [(document.id, document.split) for document in documents] == [("x/test/a.txt", "train"), ("y/test/b.txt", "train")]
+
+
+@pytest.mark.parametrize("suffix", ["", "/*.txt"])
+def test_a_file_added_to_one_of_two_equal_folders_leaves_the_other(tmp_path: Path, suffix: str) -> None:
+    folders = [tmp_path / parent / "data" for parent in ("one", "two")]
+    for folder, name in zip(folders, "xy", strict=True):
+        folder.mkdir(parents=True)
+        (folder / f"{name}.txt").write_text(f"text of {folder.parent.name}\n" * 9)
+    uris = [f"{folder}{suffix}" for folder in folders]
+    corpus = open_corpus(uris, STRICT)
+    plan = make_plan(corpus)
+    before = read_all(corpus, plan)
+    (folders[0] / "y.txt").write_text("an added text\n" * 9)
+    (folders[1] / "a.txt").write_text("another added text\n" * 9)
+    grown = open_corpus(uris, STRICT)
+    documents = read_all(grown, make_plan(grown, plan))
+    assert documents[: len(before)] == before and len({document.id for document in documents}) == len(documents)
+    head = "" if suffix else "data/"
+    assert [file.key for file in grown.files] == [f"{head}{name}" for name in ("x.txt", "y.txt", "a.txt#2", "y.txt#2")]
+
+
 def test_json_fields(folder: Path, read) -> None:
     rows = [{"id": "x7", "body": "long text", "url": "u", "big": "y" * 500, "nested": {}}, {"id": 5, "body": "other"}, {"body": "third"}]
     (folder / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import time
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
+import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llm_training.corpus import CorpusSettings, SliceReader, make_plan, open_corpus
 from llm_training.errors import DataError
+
+from .forms import as_array, as_csv, as_lines
 
 BAD_TEXTS = {
     "lone byte": (b"abc\n\xffdef", 2, 4),
@@ -52,6 +61,45 @@ def test_text_is_kept_byte_for_byte(folder: Path) -> None:
     texts = [document.text for document in reader.documents()]
     reader.close()
     assert texts == [content[3:].decode(), "a\u0000b\u2028c"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"# coding: rot13\nprint(1)\n",
+        b"# coding: hex\nprint(1)\n",
+        b"# coding: undefined\nprint(1)\n",
+        b"# coding: utf-7\nx = '+2AA-'\n",
+        b"# coding: unicode_escape\nx = '\\ud800'\n",
+    ],
+)
+def test_coding_lines_that_give_no_text_make_one_bad_document(folder: Path, content: bytes) -> None:
+    (folder / "bad.py").write_bytes(content)
+    (folder / "good.py").write_bytes("# coding: latin-1\nx = 'é'\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"^undecodable .*bad.py, line 1, byte offset 0") as told:
+        _read(folder)
+    assert str(told.value).isprintable()
+    reader = _read(folder, skip_bad=True)
+    assert reader.report.dropped == {"undecodable": 1} and reader.report.num_documents == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a file name is any bytes")
+def test_a_file_name_that_is_not_utf8_is_one_bad_file(folder: Path) -> None:
+    good, bad = folder / "good.txt", Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt"))
+    for path in (good, bad, bad.with_suffix(os.fsdecode(b".\xe9"))):
+        path.write_text("some words of text\n" * 9)
+    for source in (folder, folder / "*.txt", bad):
+        with pytest.raises(DataError, match=r"file name is not UTF-8; at .*caf\\udce9.txt; rename it") as told:
+            open_corpus([str(source)], CorpusSettings())
+        assert str(told.value).isprintable()
+    plan = make_plan(open_corpus([str(folder)], CorpusSettings(skip_bad=True)))
+    assert [file.key for file in plan.files] == ["texts/good.txt"]
+    assert plan.skipped == {"file name is not UTF-8": 1, "of unknown kind .\\udce9": 1}
+    assert orjson.dumps(plan.to_json())
+    home = Path(os.fsdecode(os.fsencode(folder.parent) + b"/\xe9"))
+    folder.rename(home)
+    with pytest.raises(DataError, match="file name is not UTF-8"):
+        open_corpus([str(home)], CorpusSettings(skip_bad=True))
 
 
 BAD_LINES = [
@@ -113,10 +161,10 @@ def test_lines_over_the_limit_are_passed_over(folder: Path, newline: bytes) -> N
     path = folder / "r.jsonl"
     long_line = b'{"text": "' + b"x" * 300_000 + b'"}'
     path.write_bytes(b'{"text": "one"}\n' + long_line + b'\n{"text": "two"}\n' + long_line + newline)
-    settings = {"max_document_bytes": 10_000, "slice_bytes": 1_000}
+    limits = {"max_document_bytes": 10_000, "slice_bytes": 1_000}
     with pytest.raises(DataError, match=r"longer than data.max_document_bytes \(300,01\d bytes, the limit is 10,000\).*line 2"):
-        _read(path, **settings)
-    reader = _read(path, skip_bad=True, **settings)
+        _read(path, **limits)
+    reader = _read(path, skip_bad=True, **limits)
     assert reader.report.num_documents == 2 and reader.report.num_bad >= 1
     assert _read(path, slice_bytes=1_000).report.num_documents == 4
 
@@ -135,6 +183,64 @@ def test_json_arrays_are_bounded_and_must_be_closed(folder: Path) -> None:
     tricky = [{"text": 'quote " bracket ] comma , brace } \\'}, {"text": "é", "n": [1, {"a": [2]}]}, {"text": "z"}]
     path.write_text(json.dumps(tricky, ensure_ascii=False, indent=2))
     assert _read(path).report.num_documents == 3
+
+
+def test_small_elements_beside_a_long_one_are_kept(folder: Path) -> None:
+    texts = [f"small {number} " * 50 for number in range(50)]
+    path = folder / "r.json"
+    path.write_text(json.dumps([{"text": text} for text in [*texts, "x" * 90_000, "last", "y" * 120_000, "end"]]))
+    corpus = open_corpus([str(path)], CorpusSettings(skip_bad=True, slice_bytes=80_000, max_document_bytes=100_000))
+    reader = SliceReader(corpus, make_plan(corpus))
+    kept = [document.text for document in reader.documents()]
+    assert kept == [*texts, "x" * 90_000, "last", "end"]
+    assert reader.report.dropped == {"longer than data.max_document_bytes": 1}
+    reader.close()
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.json", "r.csv"])
+def test_the_limit_of_a_document_holds_below_the_size_of_a_slice(folder: Path, name: str) -> None:
+    texts = ["short", "y" * 50_000, "brief"]
+    path = folder / name
+    path.write_bytes({"r.jsonl": as_lines, "r.json": as_array, "r.csv": as_csv}[name](texts))
+    reader = _read(path, max_document_bytes=1_000, skip_bad=True)
+    assert reader.report.num_documents == 2 and reader.report.dropped == {"longer than data.max_document_bytes": 1}
+    with pytest.raises(DataError, match=r"longer than data.max_document_bytes \(50,0\d\d bytes, the limit is 1,000\)"):
+        _read(path, max_document_bytes=1_000)
+
+
+@pytest.mark.parametrize("unit", ["abc d ", "\n", '"', "\\"])
+def test_a_long_string_in_an_array_takes_time_and_memory_in_proportion(folder: Path, unit: str) -> None:
+    text = unit * (20_000_000 // len(json.dumps(unit)[1:-1]))
+    path = folder / "r.json"
+    path.write_text(json.dumps([{"text": text}, {"text": "a b"}]))
+    tracemalloc.start()
+    began = time.process_time()
+    try:
+        plan = make_plan(open_corpus([str(path)], CorpusSettings(validation_fraction=0.0)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [span.count for piece in plan.slices for span in piece.spans] == [1, 1]
+    assert peak < 100_000_000 and time.process_time() - began < 4
+
+
+ANY_TEXTS = st.lists(st.text('ab"\\\n[]{},é ', max_size=30), min_size=1, max_size=12)
+
+
+@given(texts=ANY_TEXTS, block=st.integers(1, 40), indent=st.sampled_from([None, 1]))
+@settings(max_examples=200, deadline=None)
+def test_elements_are_found_whatever_the_blocks(
+    texts: list[str], block: int, indent: int | None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    texts = [f"x{text}" for text in texts]
+    path = tmp_path_factory.mktemp("blocks") / "r.json"
+    path.write_text(json.dumps([{"text": text, "n": [1, {"a": text}]} for text in texts], ensure_ascii=False, indent=indent))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llm_training.corpus.sources.json_array._BLOCK_BYTES", block)
+        corpus = open_corpus([str(path)], CorpusSettings(validation_fraction=0.0, slice_bytes=50))
+        reader = SliceReader(corpus, make_plan(corpus))
+        assert [document.text for document in reader.documents()] == texts
+        reader.close()
 
 
 def test_array_elements_are_judged_one_by_one(folder: Path) -> None:

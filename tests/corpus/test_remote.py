@@ -70,6 +70,8 @@ def test_folders_and_globs_where_the_server_lists(server: Server, folder: Path, 
     by_name = {document.source.partition("/")[2]: document.split for document in documents}
     assert by_name == {"train/a.txt": "train", "train/b.jsonl": "train", "valid.txt": "validation"}
     assert {document.source for document in read(f"{server.url}/train/*.jsonl")} == {"b.jsonl"}
+    corpus = open_corpus([f"{server.url}/train/*.jsonl"], CorpusSettings())
+    assert corpus.name == "train.jsonl"
 
 
 def test_growth_and_edits_are_seen(server: Server, folder: Path) -> None:

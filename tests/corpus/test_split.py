@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_training.corpus import CorpusSettings, make_plan, open_corpus
+from llm_training.corpus import Corpus, CorpusSettings, make_plan, open_corpus
 from llm_training.corpus.split import split_of_digest, split_of_name, tail_boundary, text_digest
 
 from .conftest import read_all
@@ -128,6 +128,35 @@ def test_what_was_held_out_stays_so_when_the_folder_grows(folder: Path) -> None:
     assert {source: after[source] for source in before} == before and len(after) == 30
 
 
+@pytest.mark.parametrize("first", ["0.txt", "0.jsonl"])
+def test_all_that_is_added_to_a_single_document_trains(folder: Path, first: str) -> None:
+    def text(number: int) -> str:
+        return f"file {number} words.\n" * 200
+
+    def corpus_of_now() -> Corpus:
+        return open_corpus([str(folder)], CorpusSettings(slice_bytes=1000))
+
+    if first.endswith(".txt"):
+        (folder / first).write_text(text(0))
+    else:
+        _write_rows(folder / first, [text(0)])
+    corpus = corpus_of_now()
+    plan = make_plan(corpus)
+    before = read_all(corpus, plan)
+    assert {document.split for document in before} == {"train", "validation"}
+    for number in (1, 2):
+        (folder / f"{number}.txt").write_text(text(number))
+    _write_rows(folder / "3.jsonl", [text(3), text(4)])
+    with (folder / first).open("a") as file:
+        file.write(text(5) if first.endswith(".txt") else json.dumps({"text": text(5)}) + "\n")
+    grown_corpus = corpus_of_now()
+    documents = read_all(grown_corpus, make_plan(grown_corpus, plan))
+    assert documents[: len(before)] == before
+    added = documents[len(before) :]
+    assert {document.split for document in added} == {"train"}
+    assert sorted("".join(document.text for document in added)) == sorted("".join(map(text, range(1, 6))))
+
+
 def test_each_source_is_split_by_itself(folder: Path, read) -> None:
     for name in ("a.txt", "b.txt"):
         (folder / name).write_text(f"line of {name}\n" * 100)
@@ -135,6 +164,38 @@ def test_each_source_is_split_by_itself(folder: Path, read) -> None:
     assert [(document.source, document.split) for document in documents] == [
         ("a.txt", "train"), ("a.txt", "validation"), ("b.txt", "train"), ("b.txt", "validation"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("blank", ["\n", "", '\n{"text": " "}\n'])
+def test_a_single_record_among_blank_lines_gives_its_last_tenth(folder: Path, read, blank: str) -> None:
+    (folder / "one.jsonl").write_text(json.dumps({"text": "word " * 200}) + "\n" + blank)
+    assert [(document.split, len(document.text)) for document in read(folder)] == [("train", 900), ("validation", 100)]
+
+
+def test_few_files_of_token_ids_hold_one_out(folder: Path, read) -> None:
+    for number in range(5):
+        (folder / f"{number}.txt").write_text(" ".join(str(100 * number + index) for index in range(50)))
+    counts = Counter(document.split for document in read(f"token-ids:{folder}"))
+    assert counts == {"validation": 1, "train": 4}
+
+
+def test_the_only_file_of_token_ids_that_is_not_empty_gives_its_last_tenth(folder: Path, read) -> None:
+    (folder / "a.txt").write_text(" ".join(map(str, range(50))))
+    (folder / "b.txt").write_text("\n")
+    assert [(document.split, document.token_ids) for document in read(f"token-ids:{folder}")] == [
+        ("train", tuple(range(45))), ("validation", tuple(range(45, 50))),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("space", [" ", "\t", "\r", "\n", " \n", "\x0b"])
+@pytest.mark.parametrize("slice_bytes", [1000, 1 << 23])
+def test_token_ids_are_never_cut_inside_a_number(folder: Path, read, space: str, slice_bytes: int) -> None:
+    ids = [10_000 + number for number in range(3000)]
+    (folder / "ids.txt").write_text(space.join(map(str, ids)))
+    documents = read(f"token-ids:{folder / 'ids.txt'}", slice_bytes=slice_bytes)
+    assert [token for document in documents for token in document.token_ids] == ids
+    held_out = sum(len(document.token_ids) for document in documents if document.split == "validation")
+    assert held_out == pytest.approx(300, abs=2)
 
 
 @pytest.mark.data

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from urllib.parse import parse_qsl, urlencode
+from pathlib import Path, PurePath, PurePosixPath
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import orjson
 
 from llm_training.corpus.document import CorpusSettings
 from llm_training.corpus.remote import is_remote
 from llm_training.corpus.sources import connector, files, hub, remote, stdlib
-from llm_training.corpus.sources.kinds import SourceFile
+from llm_training.corpus.sources.kinds import HUB_KIND, SourceFile
 from llm_training.corpus.split import assign_named_splits
 from llm_training.errors import ConfigError
 from llm_training.storage.runs import safe_name
@@ -50,7 +51,7 @@ def _find_hub(rest: str, _settings: CorpusSettings, _skipped: Counter[str]) -> l
 
 
 def _find_token_ids(rest: str, settings: CorpusSettings, skipped: Counter[str]) -> list[SourceFile]:
-    return assign_named_splits(files.find_token_id_files(rest, settings, skipped))
+    return _with_splits(rest, files.find_token_id_files(rest, settings, skipped))
 
 
 def _find_connector(rest: str, settings: CorpusSettings, _skipped: Counter[str]) -> list[SourceFile]:
@@ -116,38 +117,77 @@ def open_corpus(uris: Sequence[str], settings: CorpusSettings, home: Path | None
     """
     if not uris:
         raise ConfigError("no source of text was given", where="data.sources", remedy=f"give {_KNOWN}")
-    taken: set[str] = set()
+    taken = _Taken()
     sources = tuple(_open_source(str(uri), settings, taken) for uri in dict.fromkeys(map(str, uris)))
     name = safe_name("+".join(source.name for source in sources))[:_MAX_NAME_CHARACTERS]
     return Corpus(name, sources, settings, _fingerprint(sources, settings, home))
 
 
-def _open_source(uri: str, settings: CorpusSettings, taken: set[str]) -> Source:
+def _open_source(uri: str, settings: CorpusSettings, taken: _Taken) -> Source:
     skipped: Counter[str] = Counter()
     scheme = next((scheme for scheme in SCHEMES if uri.startswith(scheme)), None)
     if scheme is not None:
         found = SCHEMES[scheme](uri.removeprefix(scheme), settings, skipped)
     elif is_remote(uri):
-        found = assign_named_splits(remote.find_remote_files(uri, settings, skipped))
+        found = _with_splits(uri, remote.find_remote_files(uri, settings, skipped))
     elif "://" in uri:
         raise ConfigError(f"source {uri} is of an unknown kind", where="data.sources", remedy=f"give {_KNOWN}")
     else:
-        found = assign_named_splits(files.find_files(uri, settings, skipped))
-    return Source(uri, _short_name(uri, found), tuple(_unique(file, taken) for file in found), dict(skipped))
+        found = _with_splits(uri, files.find_files(uri, settings, skipped))
+    pattern = _pattern(uri) if scheme in (None, TOKEN_IDS) else None
+    return Source(uri, _short_name(uri, found, pattern), taken.add(found, pattern), dict(skipped))
 
 
-def _unique(file: SourceFile, taken: set[str]) -> SourceFile:
-    key, number = file.key, 1
-    while key in taken:
-        number += 1
-        key = f"{file.key}#{number}"
-    taken.add(key)
-    return file if key == file.key else replace(file, key=key)
+def _pattern(uri: str) -> PurePath | None:
+    """The path of a glob, absolute on this machine; None for a file or folder."""
+    if is_remote(uri):
+        address = urlsplit(uri)
+        return PurePosixPath(f"{address.netloc}{address.path}") if remote.is_remote_glob(uri) else None
+    rest = uri.removeprefix(TOKEN_IDS)
+    return Path(rest).expanduser().absolute() if files.is_glob(rest) else None
 
 
-def _short_name(uri: str, found: Sequence[SourceFile]) -> str:
+def _with_splits(uri: str, found: list[SourceFile]) -> list[SourceFile]:
+    """Splits that names spell; of a glob only the files' own names count, its folders were chosen by the user."""
+    if _pattern(uri) is None:
+        return assign_named_splits(found)
+    named = assign_named_splits([replace(file, key=file.key.split("/")[-1]) for file in found])
+    return [replace(file, split=other.split) for file, other in zip(found, named, strict=True)]
+
+
+class _Taken:
+    """Keys given so far, and how many sources share the folder's name that their keys begin with."""
+
+    def __init__(self) -> None:
+        self._keys: set[str] = set()
+        self._sources: Counter[str] = Counter()
+
+    def add(self, found: Sequence[SourceFile], pattern: PurePath | None) -> tuple[SourceFile, ...]:
+        """Unique keys for a source's files: numbered by source, so that a file added to one leaves the other's keys."""
+        is_folder = pattern is None and "/" in found[0].key and found[0].kind != HUB_KIND
+        number = 1
+        if pattern is not None or is_folder:
+            label = found[0].key.split("/")[0] if is_folder else "*"
+            self._sources[label] += 1
+            number = self._sources[label]
+        return tuple(self._unique(file, number) for file in found)
+
+    def _unique(self, file: SourceFile, number: int) -> SourceFile:
+        key = f"{file.key}#{number}" if number > 1 else file.key
+        while key in self._keys:
+            number += 1
+            key = f"{file.key}#{number}"
+        self._keys.add(key)
+        return file if key == file.key else replace(file, key=key)
+
+
+def _short_name(uri: str, found: Sequence[SourceFile], pattern: PurePath | None) -> str:
     if uri == STDLIB:
         return "stdlib"
+    if pattern is not None:  # its folder and its words: the files that match may change
+        root = files.fixed_part(pattern)
+        words = re.sub(r"[^\w.]+", "-", f"{root.name}/{pattern.relative_to(root).as_posix()}")
+        return words.replace("-.", ".").strip("-.") or "glob"
     first = found[0].key.split("/")[0].split("@")[0]
     return first if len(found) > 1 or "/" in found[0].key else first.split(".")[0] or first
 

@@ -16,9 +16,9 @@ from llm_training.corpus.sources.connector import ConnectorRows
 from llm_training.corpus.sources.hub import HubRows
 from llm_training.corpus.sources.kinds import ARROW_KIND, CONNECTOR_KIND, FORMATS, HUB_KIND, PARQUET_KIND, SourceFile
 from llm_training.corpus.sources.parquet import ParquetRows
-from llm_training.corpus.sources.record import Cut, Limits, Record
+from llm_training.corpus.sources.record import Cut, Limits, Record, too_long
 from llm_training.corpus.sources.rows import RowFile, RowSource
-from llm_training.corpus.sources.text import line_boundary
+from llm_training.corpus.sources.text import TextFormat, line_boundary
 from llm_training.corpus.split import SINGLE_DOCUMENT_TRAIN_FRACTION
 from llm_training.corpus.streams import ByteStream, stamp_of
 
@@ -77,8 +77,7 @@ class ByteFile:
         """See :class:`OpenFile`."""
         size = cut.stop - cut.start
         if size > max(limits.record_bytes, limits.stretch_bytes):
-            detail = f"{size:,} bytes, the limit is {limits.record_bytes:,}"
-            return [Record(first, reason="longer than data.max_document_bytes", detail=detail)], cut.sha256
+            return [too_long(first, 0, size, limits)], cut.sha256
         head = b""
         if cut.start and self.format.head_bytes:
             head = self._head(self.format.head_bytes)
@@ -95,11 +94,12 @@ class ByteFile:
             stream.close()
 
     def tail_start(self) -> int:
-        """Offset at which the last tenth begins, at a line break when one is near."""
+        """Offset at which the last tenth begins: at a line break when one is near, else where the format can be divided."""
         aim = int(self._stream.size() * SINGLE_DOCUMENT_TRAIN_FRACTION)
         low = max(0, aim - _BOUNDARY_BYTES)
         self._stream.seek(low)
-        return low + line_boundary(self._stream.read(aim - low))
+        data = self._stream.read(aim - low)
+        return low + (self.format.tail_boundary(data) if isinstance(self.format, TextFormat) else line_boundary(data))
 
     @property
     def position(self) -> int:

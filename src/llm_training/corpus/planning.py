@@ -15,10 +15,10 @@ from llm_training.corpus.document import SPLITS, TRAIN, VALIDATION
 from llm_training.corpus.near_duplicates import find_near_duplicates
 from llm_training.corpus.opened import ByteFile, OpenFile, open_file
 from llm_training.corpus.plan import BY_HASH, BY_RECORD_TAIL, BY_TAIL, Plan, PlannedFile, PlannedSource, Slice, Span
-from llm_training.corpus.reading import SliceReader, edited, limits_of
+from llm_training.corpus.reading import SliceReader, content_digest, edited, limits_of
 from llm_training.corpus.sources.kinds import FORMATS, SourceFile
 from llm_training.corpus.sources.record import Cut
-from llm_training.corpus.split import split_of_digest, text_digest
+from llm_training.corpus.split import split_of_digest
 from llm_training.errors import DataError, IntegrityError, StorageError
 
 # With fewer held-out documents expected than this, the documents themselves are looked at.
@@ -82,7 +82,10 @@ class _Planner:
         if old is None:
             self._skipped.update(source.skipped)
         planned = old or PlannedSource(source.name, self._rule(source))
-        placed = [item for file in _in_split_order(source.files) for item in self._plan_file(file, number, source, planned)]
+        divides = old is None and planned.rule == BY_TAIL
+        placed = [item for file in _in_split_order(source.files) for item in self._plan_file(file, number, source, divides=divides)]
+        if old is not None and old.rule != BY_HASH:  # a tail was held out of what came first: what is added trains whole
+            placed = [(split or TRAIN, span) for split, span in placed]
         if source.removes_near_duplicates:
             placed = self._without_repetitions(placed, number)
         if old is None:
@@ -96,11 +99,11 @@ class _Planner:
         is_single = len(undecided) == 1 and undecided[0].kind in FORMATS and FORMATS[undecided[0].kind].is_cuttable
         return BY_TAIL if is_single and self._corpus.settings.validation_fraction > 0 else BY_HASH
 
-    def _plan_file(self, file: SourceFile, source_number: int, source: Source, planned: PlannedSource) -> list[Placed]:
+    def _plan_file(self, file: SourceFile, source_number: int, source: Source, *, divides: bool) -> list[Placed]:
         try:
             opened = open_file(file, self._corpus.settings)
             try:
-                return self._plan_opened(file, opened, source_number, planned)
+                return self._plan_opened(file, opened, source_number, divides=divides)
             finally:
                 opened.close()
         except (DataError, StorageError) as error:
@@ -110,7 +113,7 @@ class _Planner:
             self._notify(f"skipped: {error}")
             return []
 
-    def _plan_opened(self, file: SourceFile, opened: OpenFile, source_number: int, planned: PlannedSource) -> list[Placed]:
+    def _plan_opened(self, file: SourceFile, opened: OpenFile, source_number: int, *, divides: bool) -> list[Placed]:
         old = self._old_files.get(file.key)
         stamp = opened.stamp()
         if old is not None and old.stamp == stamp:
@@ -120,7 +123,7 @@ class _Planner:
         for span in self._old_spans.get(file.key, ()):
             _compare(opened, span, self._corpus)
         placed: list[Placed] = []
-        for split, cut in self._cuts(file, opened, start, planned, is_new=old is None):
+        for split, cut in self._cuts(file, opened, start, divides=divides):
             placed.append((split, Span(file.key, cut.start, cut.stop, first, cut.num_records, cut.num_bytes, cut.sha256, cut.is_continued)))
             first += cut.num_records
         end = placed[-1][1].stop if placed else start
@@ -129,14 +132,9 @@ class _Planner:
         self._files.append(PlannedFile(file.key, source_number, file.split, stamp, end, first))
         return placed
 
-    def _cuts(
-        self, file: SourceFile, opened: OpenFile, start: int, planned: PlannedSource, *, is_new: bool
-    ) -> Iterator[tuple[str | None, Cut]]:
-        if planned.rule != BY_TAIL or file.split is not None:
+    def _cuts(self, file: SourceFile, opened: OpenFile, start: int, *, divides: bool) -> Iterator[tuple[str | None, Cut]]:
+        if not divides or file.split is not None or not isinstance(opened, ByteFile):
             yield from ((file.split, cut) for cut in opened.cuts(start, None, self._limits))
-            return
-        if not is_new or not isinstance(opened, ByteFile):  # what is added to a divided document trains
-            yield from ((TRAIN, cut) for cut in opened.cuts(start, None, self._limits))
             return
         tail = opened.tail_start()
         yield from ((TRAIN, cut) for cut in opened.cuts(0, tail, self._limits))
@@ -159,9 +157,10 @@ class _Planner:
         if not undecided or fraction <= 0 or count * fraction >= _FEW_HELD_OUT:
             return planned
         reader = SliceReader(_leniently(self._corpus), self._provisional(undecided, number))
-        digests = sorted({text_digest(document.text) for piece in reader.plan.slices for document in reader.read_slice(piece.number)})
+        of_documents = [content_digest(document) for piece in reader.plan.slices for document in reader.read_slice(piece.number)]
         reader.close()
-        if len(digests) == 1 and count == 1:
+        digests = sorted(set(of_documents))
+        if len(of_documents) == 1 and not reader.report.num_bad:
             return replace(planned, rule=BY_RECORD_TAIL)
         if len(digests) < 2:
             return planned

@@ -16,10 +16,10 @@ from llm_training.corpus.document import TRAIN, VALIDATION, Document, ReadReport
 from llm_training.corpus.opened import OpenFile, OpenFiles
 from llm_training.corpus.plan import BY_RECORD_TAIL, Plan, Slice, Span
 from llm_training.corpus.sources.record import Cut, Limits, Record
-from llm_training.corpus.split import split_of_digest, tail_boundary, text_digest
+from llm_training.corpus.split import SINGLE_DOCUMENT_TRAIN_FRACTION, split_of_digest, tail_boundary, text_digest
 from llm_training.errors import DataError, IntegrityError
 
-_HAS_LINES: Final = re.compile(r"\.(?:jsonl|ndjson)(?:\.(?:gz|bz2|xz|zst))?$")
+_HAS_LINES: Final = re.compile(r"\.(?:jsonl|ndjson)(?:\.(?:gz|bz2|xz|zst))?(?:#\d+)?$")
 
 
 class SliceReader:
@@ -107,9 +107,13 @@ class SliceReader:
         return (_document(record, span, self._split_by_hash(record, piece.source)),)
 
     def _split_by_hash(self, record: Record, source: int) -> str:
-        content = record.text if record.token_ids is None else " ".join(map(str, record.token_ids))
-        digest = text_digest(content)
+        digest = content_digest(record)
         return self._forced[source].get(digest) or split_of_digest(digest, self._settings.validation_fraction)
+
+
+def content_digest(content: Record | Document) -> str:
+    """The hash that places a document: of its text, or of its ids where it has those."""
+    return text_digest(content.text if content.token_ids is None else " ".join(map(str, content.token_ids)))
 
 
 def limits_of(corpus: Corpus) -> Limits:
@@ -144,8 +148,9 @@ def _document(record: Record, span: Span, split: str) -> Document:
 
 def _divide(document: Document) -> Iterator[Document]:
     """The only record of a source: its last tenth is held out."""
-    cut = tail_boundary(document.text)
-    parts = ((document.text[:cut], document.id, TRAIN), (document.text[cut:], f"{document.id}#tail", VALIDATION))
-    for text, name, split in parts:
-        if text:
-            yield replace(document, text=text, id=name, split=split)
+    ids = document.token_ids
+    cut = tail_boundary(document.text) if ids is None else int(len(ids) * SINGLE_DOCUMENT_TRAIN_FRACTION)
+    for part, name, split in ((slice(cut), document.id, TRAIN), (slice(cut, None), f"{document.id}#tail", VALIDATION)):
+        divided = replace(document, text=document.text[part], token_ids=None if ids is None else ids[part], id=name, split=split)
+        if divided.text or divided.token_ids:
+            yield divided

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from llm_training.corpus.sources.jsonl import record_of_value
-from llm_training.corpus.sources.record import Cut, Limits, Record
+from llm_training.corpus.sources.record import Cut, Limits, Record, too_long
 from llm_training.corpus.streams import ByteStream
 from llm_training.errors import DataError
 
@@ -189,6 +189,8 @@ class DelimitedFormat:
 
 
 def _record(row: _Row, names: list[str], position: int, offset: int, limits: Limits) -> Record:
+    if len(row.data) > limits.record_bytes:
+        return too_long(position, offset, len(row.data), limits)
     if row.problem:
         return Record(position, offset, reason="invalid csv", detail=row.problem)
     if not row.fields:

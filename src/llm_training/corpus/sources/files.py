@@ -12,7 +12,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from llm_training.corpus.document import CorpusSettings
 from llm_training.corpus.sources.kinds import TOKEN_ID_KIND, SourceFile, kind_of, sniff_json
@@ -35,11 +35,12 @@ def find_files(pattern: str, settings: CorpusSettings, skipped: Counter[str], *,
         kind: a declared kind, instead of what names say.
 
     Raises:
-        DataError: nothing is there, or a file is not a regular one.
+        DataError: nothing is there, or a file is not a regular one, or a name is not UTF-8.
         IntegrityError: the folder is a preparation that was not finished.
         StorageError: no permission.
     """
     path = Path(pattern).expanduser()
+    _require_utf8(os.path.realpath(path), shown=pattern)
     if path.is_dir():
         root = path.resolve().name
         found = [(f"{root}/{name.as_posix()}", path / name) for name in _walk(path)]
@@ -47,14 +48,27 @@ def find_files(pattern: str, settings: CorpusSettings, skipped: Counter[str], *,
     elif os.path.lexists(path):
         files = [_named(path.name, path, kind)]
     elif glob.has_magic(pattern):
+        root = fixed_part(path)
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns too
-        files = [file for match in matches if not match.is_dir() and (file := _in_folder(match.name, match, settings, skipped, kind))]
+        found = [(match.relative_to(root).as_posix(), match) for match in matches if not match.is_dir()]
+        files = [file for key, match in found if (file := _in_folder(key, match, settings, skipped, kind))]
     else:
         raise DataError("no such file, folder or glob", where=pattern, remedy="check the path; a source is a path, stdlib: or hf:NAME")
     if not files:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it is empty"
         raise DataError(f"no documents in the source ({reasons})", where=pattern, remedy=f"give files of {KNOWN_FILES}")
     return files
+
+
+def is_glob(pattern: str) -> bool:
+    """True for a pattern that is not the name of something that is there."""
+    return glob.has_magic(pattern) and not os.path.lexists(Path(pattern).expanduser())
+
+
+def fixed_part(pattern: PurePath) -> PurePath:
+    """The folder that all matches of a glob lie below: they are named by their path from there."""
+    parts = pattern.parts
+    return type(pattern)(*parts[: next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))])
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -80,7 +94,7 @@ def _walk(root: Path) -> Iterator[Path]:
 def _in_folder(key: str, path: Path, settings: CorpusSettings, skipped: Counter[str], kind: str | None) -> SourceFile | None:
     found = kind or kind_of(path)
     if found is None:
-        skipped[f"of unknown kind {path.suffix or '(no suffix)'}"] += 1
+        skipped[f"of unknown kind {_printable(path.suffix) or '(no suffix)'}"] += 1
         return None
     try:
         return _named(key, path, kind)
@@ -91,7 +105,22 @@ def _in_folder(key: str, path: Path, settings: CorpusSettings, skipped: Counter[
         return None
 
 
+def _require_utf8(path: str, *, shown: str = "") -> None:
+    """Raise DataError for a path that no file of this program could name."""
+    if path.isascii():
+        return
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise DataError("file name is not UTF-8", where=_printable(shown or path), remedy="rename it") from None
+
+
+def _printable(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode()
+
+
 def _named(key: str, path: Path, kind: str | None) -> SourceFile:
+    _require_utf8(str(path))
     try:
         mode = path.stat().st_mode
     except OSError as error:

@@ -18,8 +18,13 @@ from llm_training.errors import DataError
 _BLOCK_BYTES = 1 << 20
 # No parser of JSON here goes deeper; a record within a block that does is refused as it is parsed.
 _MAX_DEPTH = 1_000
+# What a string holds, up to its quote or to where the buffer ends. Possessive: nothing is ever tried twice, and a long
+# string takes no memory to go back in.
+_INSIDE = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
+_REST_OF_STRING = re.compile(_INSIDE, re.DOTALL)
 # A whole string, a structural character, or the quote of a string that goes on beyond the buffer.
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]|"', re.DOTALL)
+_TOKEN = re.compile(rb'"' + _INSIDE + rb'"|[\[\]{},]|"', re.DOTALL)
+_SPACES = frozenset(b" \t\n\r\x0b\x0c")
 _DEPTH_CHANGE = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 
@@ -30,14 +35,20 @@ class _ElementFinder:
         self.depth = 1 if is_inside else 0
         self._scanned = 0
         self._start: int | None = None
+        self._is_in_string = False
 
-    def feed(self, buffer: bytes) -> Iterator[tuple[int, int]]:
-        """Elements that end in the buffer; scanning goes on where it stopped."""
+    def feed(self, buffer: bytes | bytearray) -> Iterator[tuple[int, int]]:
+        """Elements that end in the buffer; scanning goes on where it stopped, also inside of a string."""
+        if self._is_in_string:
+            self._pass_string(buffer)
+        if self._is_in_string:
+            return
         for match in _TOKEN.finditer(buffer, self._scanned):
             token = match.group()
-            if token == b'"':
-                break
             self._scanned = match.end()
+            if token == b'"':
+                self._pass_string(buffer)
+                break
             if token == b"," and self.depth == 1:
                 yield from self._finish(buffer, match.start())
                 self._start = match.end()
@@ -50,14 +61,23 @@ class _ElementFinder:
             if change > 0 and self.depth == 1:
                 self._start = match.end()
 
-    def _finish(self, buffer: bytes, end: int) -> Iterator[tuple[int, int]]:
+    def _pass_string(self, buffer: bytes | bytearray) -> None:
+        """Go to the end of the string, or of the buffer; a backslash there waits for what it escapes."""
+        rest = _REST_OF_STRING.match(buffer, self._scanned)
+        self._scanned = rest.end() if rest else self._scanned
+        self._is_in_string = buffer[self._scanned : self._scanned + 1] != b'"'
+        self._scanned += not self._is_in_string
+
+    def _finish(self, buffer: bytes | bytearray, end: int) -> Iterator[tuple[int, int]]:
         if self._start is None:
             return
-        element = buffer[self._start : end]
-        body = element.strip()
-        if body:
-            start = self._start + len(element) - len(element.lstrip())
-            yield start, start + len(body)
+        start = self._start
+        while start < end and buffer[start] in _SPACES:
+            start += 1
+        while end > start and buffer[end - 1] in _SPACES:
+            end -= 1
+        if start < end:
+            yield start, end
 
     @property
     def needed_from(self) -> int:
@@ -81,11 +101,15 @@ class JsonArrayFormat:
     def cuts(self, stream: ByteStream, start: int, stop: int | None, limits: Limits) -> Iterator[Cut]:
         """See :class:`Format`. Raises DataError for an array that is not closed or an element over the limit."""
         stream.seek(start)
-        finder, buffer, base = _ElementFinder(is_inside=start > 0), b"", start
+        finder, buffer, base = _ElementFinder(is_inside=start > 0), bytearray(), start
         group: list[tuple[int, int]] = []
+        most = max(limits.record_bytes, limits.stretch_bytes)  # a longer stretch is read as one record over the limit
         while data := stream.read(_BLOCK_BYTES):
             buffer += data
             for element in finder.feed(buffer):
+                if group and element[1] - group[0][0] > most:
+                    yield _cut(base, buffer, group)
+                    group = []
                 group.append(element)
                 if group[-1][1] - group[0][0] >= limits.stretch_bytes:
                     yield _cut(base, buffer, group)
@@ -98,9 +122,10 @@ class JsonArrayFormat:
                 )
             kept_from = group[0][0] if group else finder.needed_from
             if kept_from > _BLOCK_BYTES and not group:
-                buffer, base = buffer[kept_from:], base + kept_from
+                del buffer[:kept_from]
+                base += kept_from
                 finder.drop(kept_from)
-            if len(buffer) > limits.record_bytes + limits.stretch_bytes + _BLOCK_BYTES:
+            if len(buffer) > limits.record_bytes + limits.stretch_bytes + 2 * _BLOCK_BYTES:
                 raise DataError(
                     f"JSON record is longer than {limits.record_bytes:,} bytes",
                     where=f"{stream.path}, byte offset {base}",
@@ -116,9 +141,9 @@ class JsonArrayFormat:
         finder = _ElementFinder(is_inside=False)
         closed = b"[" + data + b"]"
         for number, (start, end) in enumerate(finder.feed(closed)):
-            yield parse_record(closed[start:end], first + number, start - 1, limits.text_field)
+            yield parse_record(closed[start:end], first + number, start - 1, limits)
 
 
-def _cut(base: int, buffer: bytes, group: list[tuple[int, int]]) -> Cut:
+def _cut(base: int, buffer: bytearray, group: list[tuple[int, int]]) -> Cut:
     start, stop = group[0][0], group[-1][1]
-    return Cut(base + start, base + stop, len(group), stop - start, hashlib.sha256(buffer[start:stop]).hexdigest())
+    return Cut(base + start, base + stop, len(group), stop - start, hashlib.sha256(memoryview(buffer)[start:stop]).hexdigest())

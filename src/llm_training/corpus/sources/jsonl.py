@@ -11,20 +11,22 @@ from collections.abc import Iterator
 
 import orjson
 
-from llm_training.corpus.sources.record import Cut, Limits, Record
+from llm_training.corpus.sources.record import Cut, Limits, Record, too_long
 from llm_training.corpus.streams import ByteStream
 
 _SKIP_BYTES = 1 << 20
 _MAX_METADATA_CHARACTERS = 200
 
 
-def parse_record(raw: bytes, position: int, offset: int, text_field: str) -> Record:
+def parse_record(raw: bytes, position: int, offset: int, limits: Limits) -> Record:
     """One JSON record; whatever is wrong with it becomes a reason."""
+    if len(raw) > limits.record_bytes:
+        return too_long(position, offset, len(raw), limits)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        return _parse_leniently(raw, position, offset, text_field, str(error))
-    return record_of_value(value, position, offset, text_field)
+        return _parse_leniently(raw, position, offset, limits.text_field, str(error))
+    return record_of_value(value, position, offset, limits.text_field)
 
 
 def _parse_leniently(raw: bytes, position: int, offset: int, text_field: str, message: str) -> Record:
@@ -109,7 +111,7 @@ class JsonLinesFormat:
                 continue
             if first + number == 0 and not head:
                 body = body.removeprefix(b"\xef\xbb\xbf")
-            yield parse_record(body, first + number, start, limits.text_field)
+            yield parse_record(body, first + number, start, limits)
 
 
 def _cut(position: int, data: bytes) -> Cut:

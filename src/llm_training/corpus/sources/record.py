@@ -66,6 +66,12 @@ class Limits:
     keep_html: bool = False
 
 
+def too_long(position: int, offset: int, num_bytes: int, limits: Limits) -> Record:
+    """The record that is over the limit."""
+    detail = f"{num_bytes:,} bytes, the limit is {limits.record_bytes:,}"
+    return Record(position, offset, reason="longer than data.max_document_bytes", detail=detail)
+
+
 class Format(Protocol):
     """How bytes hold records."""
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from llm_training.corpus.document import CorpusSettings
 from llm_training.corpus.remote import RemoteFile, attempt, open_filesystem, shown
-from llm_training.corpus.sources.files import KNOWN_FILES
+from llm_training.corpus.sources.files import KNOWN_FILES, fixed_part
 from llm_training.corpus.sources.kinds import SourceFile, kind_of, sniff_json
 from llm_training.errors import ConfigError, DataError, StorageError
 
@@ -38,9 +38,10 @@ def find_remote_files(uri: str, settings: CorpusSettings, skipped: Counter[str])
             "a password in a URI would be written into files", where=shown(uri), remedy="give it as the store's tools take it"
         )
     filesystem = open_filesystem(uri)
-    if _GLOB & set(parts.path):
+    if is_remote_glob(uri):
         matches = attempt(uri, lambda: sorted(filesystem.glob(uri)))
-        return _chosen(uri, [(PurePosixPath(urlsplit(found).path).name, found) for found in _full(filesystem, matches)], settings, skipped)
+        root = f"{parts.scheme}://{parts.netloc}{fixed_part(PurePosixPath(parts.path))}"
+        return _chosen(uri, [(_below(root, found), found) for found in _full(filesystem, matches)], settings, skipped)
     if parts.scheme in ("http", "https"):
         is_folder = parts.path.endswith("/") or not parts.path
     else:
@@ -52,6 +53,11 @@ def find_remote_files(uri: str, settings: CorpusSettings, skipped: Counter[str])
     root = PurePosixPath(urlsplit(base).path).name or parts.netloc
     listed = [(_below(base, path), path) for path in _full(filesystem, found)]
     return _chosen(uri, [(f"{root}/{name}", path) for name, path in listed if not _is_hidden(name)], settings, skipped)
+
+
+def is_remote_glob(uri: str) -> bool:
+    """True when a URI names files by a pattern."""
+    return bool(_GLOB & set(urlsplit(uri).path))
 
 
 def _full(filesystem: Any, paths: list[str]) -> list[str]:

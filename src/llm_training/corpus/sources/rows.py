@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from llm_training.corpus.sources.jsonl import record_of_value
-from llm_training.corpus.sources.record import Cut, Limits, Record
+from llm_training.corpus.sources.record import Cut, Limits, Record, too_long
 
 Row = Mapping[str, Any]
 
@@ -93,16 +93,24 @@ class RowFile:
 
 def _record(row: Row, text: bytes, position: int, offset: int, limits: Limits) -> Record:
     if len(text) > limits.record_bytes:
-        detail = f"{len(text):,} bytes, the limit is {limits.record_bytes:,}"
-        return Record(position, offset, reason="longer than data.max_document_bytes", detail=detail)
+        return too_long(position, offset, len(text), limits)
     if isinstance(row.get(limits.text_field), bytes):
         return Record(position, offset, reason="undecodable", detail="not valid utf-8")
     record = record_of_value(row, position, offset, limits.text_field)
-    try:
-        record.text.encode()
-    except UnicodeEncodeError:
-        return Record(position, offset, reason="lone surrogate", detail="the text holds half of a surrogate pair")
+    if _has_lone_surrogate(record):
+        return Record(position, offset, reason="lone surrogate", detail="the text or a field holds half of a surrogate pair")
     return record
+
+
+def _has_lone_surrogate(record: Record) -> bool:
+    fields = record.metadata or {}
+    strings = (record.text, record.id or "", *fields, *(value for value in fields.values() if isinstance(value, str)))
+    try:
+        for string in strings:
+            string.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _text_bytes(row: Row, text_field: str) -> bytes:

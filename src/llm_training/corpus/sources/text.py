@@ -44,6 +44,11 @@ def line_boundary(data: bytes) -> int:
     return len(data)
 
 
+def _reason(error: Exception) -> str:
+    """What a codec says, without what it could not write."""
+    return error.reason if isinstance(error, UnicodeEncodeError) else str(error).partition(";")[0]
+
+
 class TextFormat:
     """One document in one file."""
 
@@ -71,6 +76,10 @@ class TextFormat:
         """Where a stretch of these bytes may end; at least 1."""
         return line_boundary(data)
 
+    def tail_boundary(self, data: bytes) -> int:
+        """Where the part that trains may end, when these bytes lead up to the last tenth."""
+        return line_boundary(data)
+
     def records(self, data: bytes, first: int, head: bytes, limits: Limits) -> Iterator[Record]:
         """See :class:`Format`."""
         try:
@@ -81,8 +90,13 @@ class TextFormat:
         body = data.removeprefix(codecs.BOM_UTF8) if not head else data
         try:
             text = body.decode(encoding)
+            if encoding != "utf-8":
+                text.encode()  # some codecs make halves of surrogate pairs
         except UnicodeDecodeError as error:
             offset = error.start + len(data) - len(body)
             yield Record(first, offset=offset, reason="undecodable", detail=f"not valid {encoding}: {error.reason}")
+            return
+        except (LookupError, ValueError) as error:
+            yield Record(first, reason="undecodable", detail=f"{encoding} gives no text: {_reason(error)}")
             return
         yield Record(first, text=text, reason="" if text.strip() else "empty text")

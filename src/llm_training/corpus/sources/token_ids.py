@@ -15,6 +15,11 @@ _NOT_IDS = re.compile(rb"[^0-9\s]")
 _MAX_ID = 2**32 - 1
 
 
+def _last_space(data: bytes) -> int:
+    """Index after the last character that is no digit."""
+    return len(data.rstrip(b"0123456789"))
+
+
 class TokenIdFormat(TextFormat):
     """One document of ids in one file."""
 
@@ -23,7 +28,11 @@ class TokenIdFormat(TextFormat):
 
     def boundary(self, data: bytes) -> int:
         """After the last white space, so that no id is divided."""
-        return max(data.rfind(b"\n"), data.rfind(b" ")) + 1 or len(data)
+        return max(data.rfind(b"\n"), data.rfind(b" ")) + 1 or _last_space(data) or len(data)
+
+    def tail_boundary(self, data: bytes) -> int:
+        """After the last line break, else the last white space; 0 where there is none: a single id is not divided."""
+        return data.rfind(b"\n") + 1 or max(data.rfind(b" ") + 1, _last_space(data))
 
     def records(self, data: bytes, first: int, head: bytes, limits: Limits) -> Iterator[Record]:
         """See :class:`Format`."""
