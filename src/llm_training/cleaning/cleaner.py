@@ -13,13 +13,14 @@ from typing import Final
 from llm_training.cleaning.c4 import C4Quality
 from llm_training.cleaning.fineweb import FineWebQuality
 from llm_training.cleaning.gopher import GopherQuality, GopherRepetition
-from llm_training.cleaning.html import extract_text, is_html
+from llm_training.cleaning.html import is_html
 from llm_training.cleaning.language import judge_language, known_languages
 from llm_training.cleaning.normalise import normalise
 from llm_training.cleaning.outcome import Outcome, TextView, Verdict
 from llm_training.cleaning.pii import mask
 from llm_training.cleaning.score import judge_score, quality_score
 from llm_training.errors import ConfigError
+from llm_training.pages import extract_page
 
 LENGTH: Final = "length"
 # Names of the steps in the order in which they run.
@@ -95,7 +96,7 @@ class Cleaner:
         if "normalise" in self.settings.steps:
             text, changes = normalise(text)
         if is_prose and "html" in self.settings.steps and is_html(text):
-            text = extract_text(text)
+            text = extract_page(text)
             changes["html extracted"] = 1
         return text, changes
 

@@ -24,8 +24,9 @@ from llm_training.cleaning.characters import PUNCTUATION
 UInt64Array = NDArray[np.uint64]
 Int64Array = NDArray[np.int64]
 
-# End of a sentence: its marks, closing quotes and brackets, then white space.
-SENTENCE_END: Final = re.compile(r"[.!?…]+[\"'”’)\]]*\s+")
+# End of a sentence: its marks, closing quotes and brackets, then white space. Possessive and from the first mark on, or a row of dots
+# takes time in the square of its length.
+SENTENCE_END: Final = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+\s++")
 # Odd, so that multiplication modulo 2^64 loses nothing; the digits of the golden ratio and those of splitmix64.
 _BASE: Final = 0x9E3779B97F4A7C15
 _MIX: Final = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
