@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import html as entities
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -101,19 +102,22 @@ def _close(nested: list[str], open_tags: Counter[str], name: str) -> None:
 
 def strip_tags(html: str) -> str:
     """The text between the tags of a page, menus and all, without scripts and styles; a line for each block."""
-    parts: list[str] = []
+    parts = io.StringIO()  # a list of small strings takes many times their memory
     place = 0
     for tag in _tags(html):
-        parts.append(html[place : tag.start])
+        parts.write(html[place : tag.start])
         if tag.name and tag.name not in _INLINE:
-            parts.append("\n")
+            parts.write("\n")
         place = tag.stop
-    parts.append(html[place:])
-    text = "".join(parts)
+    parts.write(html[place:])
+    text = parts.getvalue()
     with contextlib.suppress(ValueError):  # a character number of thousands of digits
         text = entities.unescape(text)
-    lines = (" ".join(line.split()) for line in text.split("\n"))
-    return "\n".join(line for line in lines if line)
+    lines = io.StringIO()
+    for line in io.StringIO(text):
+        if words := line.split():
+            lines.write(" ".join(words) + "\n")
+    return lines.getvalue().removesuffix("\n")
 
 
 def _tags(html: str) -> Iterator[_Tag]:

@@ -20,7 +20,7 @@ def is_html(text: str) -> bool:
         return False
     if _starts_as_page(text):
         return True
-    count = len(_CLOSING.findall(text))
+    count = sum(1 for _ in _CLOSING.finditer(text))
     return text.lstrip().startswith("<") and count >= _MIN_TAGS and count * 1000 >= _MIN_TAGS_PER_THOUSAND * len(text)
 
 
