@@ -130,7 +130,7 @@ def test_contamination_needs_thirteen_words_in_a_row() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 7, 1 << 20])
 def test_the_key_of_a_text_does_not_depend_on_its_parts(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm_training.cleaning.shingles._KEY_CHARACTERS", at_once)
+    monkeypatch.setattr("llm_training.cleaning.words.PART_CHARACTERS", at_once)
     rng = random.Random(at_once)
     for _ in range(300):
         text = "".join(rng.choices("ab é\u3000\n\t", k=rng.randrange(30)))

@@ -23,9 +23,10 @@ from llm_training.cleaning import (
     quality_score,
 )
 from llm_training.cleaning.gopher import duplicate_ngram_characters, top_ngram_characters
-from llm_training.cleaning.html import extract_text, is_html
+from llm_training.cleaning.html import is_html
 from llm_training.cleaning.words import WordTable
 from llm_training.errors import ConfigError
+from llm_training.pages import extract_page
 from tests.cleaning.reference import differences, texts_of
 
 PROSE = (
@@ -152,7 +153,7 @@ def test_html_is_reduced_to_its_content() -> None:
         "<html><head><title>x</title><script>var a = 1;</script></head><body><ul class='nav'><li><a href='/'>Home</a></li>"
         f"<li><a href='/about'>About us</a></li></ul><p>{PROSE}</p><p>The end &amp; more.</p></body></html>"
     )
-    assert is_html(page) and extract_text(page).split() == f"{PROSE} The end & more.".split()
+    assert is_html(page) and extract_page(page).split() == f"{PROSE} The end & more.".split()
     assert not is_html(f"{PROSE} In HTML a paragraph is written <p>so</p>, and bold text <b>so</b>.")
     assert not is_html("if a < b and c > d: </nothing")
 

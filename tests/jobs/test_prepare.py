@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,35 @@ def test_a_source_inside_the_output_is_refused(texts: Path, tmp_path: Path) -> N
     prepare([str(texts)], str(output), vocab_size=300)
     with pytest.raises(ConfigError, match="would be replaced"):
         prepare([str(output / "train.json")], str(output), vocab_size=300)
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "train-00000.parquet"])
+def test_a_file_of_a_name_that_would_be_written_is_refused(texts: Path, tmp_path: Path, name: str) -> None:
+    output = tmp_path / "mine"
+    output.mkdir()
+    (output / name).write_text("mine")
+    for format in ("jsonl", "parquet"):
+        with pytest.raises(ConfigError, match=f"holds {re.escape(name)}, which no preparation wrote"):
+            prepare([str(texts)], str(output), vocab_size=300, format=format)
+    assert (output / name).read_text() == "mine" and len(list(output.iterdir())) <= 2
+    (output / name).unlink()
+    prepare([str(texts)], str(output), vocab_size=300, format="parquet")
+    prepare([str(texts)], str(output), vocab_size=300)
+    assert not (output / "train-00000.parquet").exists()
+    (output / "test.json").write_text("mine")
+    with pytest.raises(ConfigError, match=r"holds test\.json, which no preparation wrote"):
+        prepare([str(texts)], str(output), vocab_size=300)
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_a_prepared_folder_is_not_prepared_in_its_place(texts: Path, tmp_path: Path, format: str) -> None:
+    output = tmp_path / "prepared"
+    prepare([str(texts)], str(output), vocab_size=300, format=format)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    for other in ("jsonl", "parquet"):
+        with pytest.raises(ConfigError, match="would be replaced by the output"):
+            prepare([str(output)], str(output), vocab_size=300, format=other)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
 
 def test_a_failure_leaves_the_earlier_preparation_valid(texts: Path, tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ from typing import Final
 from llm_training.cleaning.c4 import C4Quality
 from llm_training.cleaning.fineweb import FineWebQuality
 from llm_training.cleaning.gopher import GopherQuality, GopherRepetition
-from llm_training.cleaning.html import extract_text, is_html
+from llm_training.cleaning.html import is_html
 from llm_training.cleaning.language import judge_language, known_languages
 from llm_training.cleaning.normalise import normalise
-from llm_training.cleaning.outcome import Outcome, TextView, Verdict
+from llm_training.cleaning.outcome import Outcome, TextView, Verdict, judged_part
 from llm_training.cleaning.pii import mask
 from llm_training.cleaning.score import judge_score, quality_score
 from llm_training.errors import ConfigError
+from llm_training.pages import extract_page
 
 LENGTH: Final = "length"
 # Names of the steps in the order in which they run.
@@ -80,10 +81,20 @@ class Cleaner:
         self.rules = {step: rules[step] for step in STEPS if step in rules and step in settings.steps}
         self._languages = frozenset(settings.languages)
 
-    def clean(self, text: str, *, is_prose: bool = True) -> Outcome:
-        """Run the steps on a text; ``is_prose`` False (source code) leaves out extraction and the rules of running text."""
+    def clean(self, text: str, *, is_prose: bool = True, tests: Callable[[TextView], Verdict | None] | None = None) -> Outcome:
+        """Run the steps on a text.
+
+        Args:
+            text: the text.
+            is_prose: False (source code) leaves out extraction and the rules of running text.
+            tests: says whether a text holds one of tests; asked before masking, which would hide that.
+        """
         text, changes = self.transform(text, is_prose=is_prose)
-        verdict, score = self.judge(TextView(text), is_prose=is_prose)
+        view = TextView(text)
+        part = judged_part(text)
+        verdict, score = self.judge(view if part is text else TextView(part), is_prose=is_prose)
+        if verdict is None and tests is not None:
+            verdict = tests(view)
         if verdict is None and "pii" in self.settings.steps:
             text, masked = mask(text)
             changes |= masked
@@ -95,7 +106,7 @@ class Cleaner:
         if "normalise" in self.settings.steps:
             text, changes = normalise(text)
         if is_prose and "html" in self.settings.steps and is_html(text):
-            text = extract_text(text)
+            text = extract_page(text)
             changes["html extracted"] = 1
         return text, changes
 

@@ -15,7 +15,7 @@ import xxhash
 from llm_training.cleaning.characters import PUNCTUATION
 from llm_training.cleaning.outcome import TextView, Verdict
 from llm_training.cleaning.shingles import fold
-from llm_training.cleaning.words import UInt64Array
+from llm_training.cleaning.words import PART_CHARACTERS, UInt64Array, WordTable, word_parts
 
 STEP: Final = "decontaminate"
 NGRAM_WORDS: Final = 13
@@ -58,7 +58,12 @@ class ContaminationIndex:
 
 def _word_hashes(view: TextView) -> UInt64Array:
     """Hashes of the words that are more than punctuation, in order."""
-    words = view.words
+    if len(view.text) <= PART_CHARACTERS:
+        return _table_hashes(view.words)
+    return np.concatenate([_table_hashes(WordTable(part)) for part in word_parts(view.text)])
+
+
+def _table_hashes(words: WordTable) -> UInt64Array:
     plain = [word.strip(PUNCTUATION).lower() for word in words.unique]
     hashes = np.fromiter(map(xxhash.xxh3_64_intdigest, plain), dtype=np.uint64, count=len(plain))
     is_word = np.fromiter(map(bool, plain), dtype=np.bool_, count=len(plain))

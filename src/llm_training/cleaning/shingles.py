@@ -7,16 +7,16 @@ two texts is the share of 5-grams that they have in common (Jaccard). Keys do no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import xxhash
 
-from llm_training.cleaning.words import UInt64Array, mixed
+from llm_training.cleaning.words import UInt64Array, mixed, word_parts
 from llm_training.errors import ConfigError
 
 SHINGLE_WORDS: Final = 5
-_KEY_CHARACTERS: Final = 1 << 20
+_TEXTS_AT_ONCE: Final = 2_000
 # At similarity 0.8 a pair shares at least one of 24 bands of 6 values with probability 0.9993.
 NUM_BANDS: Final = 24
 BAND_VALUES: Final = 6
@@ -27,13 +27,9 @@ _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 def content_key(text: str) -> tuple[int, int]:
     """128 bits of the text with each stretch of white space as one space, in two halves."""
     hasher = xxhash.xxh3_128()
-    rest, gap = "", ""
-    for start in range(0, len(text), _KEY_CHARACTERS):  # in parts: the words of a text take many times its memory
-        part = rest + text[start : start + _KEY_CHARACTERS]
-        words = part.split()
-        is_last = start + _KEY_CHARACTERS >= len(text)
-        rest = words.pop() if words and not is_last and not part[-1].isspace() else ""
-        if words:
+    gap = ""
+    for part in word_parts(text):
+        if words := part.split():
             hasher.update(gap + " ".join(words))
             gap = " "
     whole = hasher.intdigest()
@@ -42,11 +38,14 @@ def content_key(text: str) -> tuple[int, int]:
 
 def shingles(text: str, n: int = SHINGLE_WORDS) -> UInt64Array:
     """Hashes of the different word n-grams, ascending; a shorter text is one n-gram, an empty one none."""
+    parts = [_word_hashes(part) for part in word_parts(text)]
+    hashes = np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
+    return np.unique(fold(hashes, min(n, len(hashes)))) if len(hashes) else hashes
+
+
+def _word_hashes(text: str) -> UInt64Array:
     words = text.split()
-    if not words:
-        return np.empty(0, dtype=np.uint64)
-    hashes = np.fromiter(map(xxhash.xxh3_64_intdigest, words), dtype=np.uint64, count=len(words))
-    return np.unique(fold(hashes, min(n, len(words))))
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, words), dtype=np.uint64, count=len(words))
 
 
 def fold(hashes: UInt64Array, n: int) -> UInt64Array:
@@ -54,7 +53,8 @@ def fold(hashes: UInt64Array, n: int) -> UInt64Array:
     size = len(hashes) - n + 1
     keys = hashes[:size].copy()
     for offset in range(1, n):
-        keys = keys * _FACTOR + hashes[offset : offset + size]
+        keys *= _FACTOR
+        keys += hashes[offset : offset + size]
     return mixed(keys)
 
 
@@ -78,8 +78,13 @@ def band_keys(sets: Sequence[UInt64Array]) -> UInt64Array:
         raise ConfigError("finding near-duplicates needs rensa", remedy="pip install 'llm-training[data]'") from None
     if not sets:
         return np.empty((NUM_BANDS, 0), dtype=np.uint64)
+    starts = range(0, len(sets), _TEXTS_AT_ONCE)  # the matrix comes as numbers of Python: 7 kB a text
+    return np.concatenate([_band_keys(RMinHash, sets[start : start + _TEXTS_AT_ONCE]) for start in starts], axis=1)
+
+
+def _band_keys(minhash: Any, sets: Sequence[UInt64Array]) -> UInt64Array:
     offsets = np.concatenate([[0], np.cumsum([len(found) for found in sets])]).astype(np.uint64)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(sets), offsets, NUM_BANDS * BAND_VALUES, _SEED)
+    matrix = minhash.digest_matrix_from_flat_token_hashes(np.concatenate(sets), offsets, NUM_BANDS * BAND_VALUES, _SEED)
     values = np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(sets), NUM_BANDS, BAND_VALUES)
     keys = values[:, :, 0]
     for index in range(1, BAND_VALUES):

@@ -13,6 +13,7 @@ W is the number of words, U of different ones.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Final
 
@@ -24,11 +25,27 @@ from llm_training.cleaning.characters import PUNCTUATION
 UInt64Array = NDArray[np.uint64]
 Int64Array = NDArray[np.int64]
 
-# End of a sentence: its marks, closing quotes and brackets, then white space.
-SENTENCE_END: Final = re.compile(r"[.!?…]+[\"'”’)\]]*\s+")
+# End of a sentence: its marks, closing quotes and brackets, then white space. Possessive and from the first mark on, or a row of dots
+# takes time in the square of its length.
+SENTENCE_END: Final = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+\s++")
 # Odd, so that multiplication modulo 2^64 loses nothing; the digits of the golden ratio and those of splitmix64.
 _BASE: Final = 0x9E3779B97F4A7C15
 _MIX: Final = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+
+
+# Characters whose words are in memory at once: they take many times the memory of the text.
+PART_CHARACTERS: Final = 1 << 20
+_SPACE: Final = re.compile(r"\s")
+
+
+def word_parts(text: str) -> Iterator[str]:
+    """A text in parts of about `PART_CHARACTERS` that divide no word."""
+    start = 0
+    while start < len(text):
+        found = _SPACE.search(text, start + PART_CHARACTERS)
+        stop = len(text) if found is None else found.start()
+        yield text[start:stop]
+        start = stop
 
 
 def split_words(text: str) -> list[str]:

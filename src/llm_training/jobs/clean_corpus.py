@@ -28,7 +28,7 @@ from llm_training.config.data import DataConfig, Engine
 from llm_training.corpus import Corpus, Document, Plan, ReadReport
 from llm_training.errors import ConfigError, DataError
 from llm_training.events import EventBus, Notice, Progress
-from llm_training.jobs.clean_slices import CleanSlices, SliceFiles, bad_lines, dropped_line, num_rows
+from llm_training.jobs.clean_slices import MAX_PLACES, CleanSlices, SliceFiles, bad_lines, dropped_line, num_rows
 from llm_training.runtime.device import usable_cores
 from llm_training.storage.durable import make_directory, remove_tree, write_json
 from llm_training.storage.faults import crash_point
@@ -37,7 +37,7 @@ from llm_training.storage.reading import hash_file, read_bytes, read_json
 DUPLICATES, NEAR_DUPLICATES = "duplicates", "near_duplicates"
 ALL_STEPS: Final = (*STEPS, DUPLICATES, NEAR_DUPLICATES)
 WORK_FOLDER: Final = ".cleaning"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _MAX_SLICE_BYTES: Final = 1 << 40  # our own files: no limit
 # Starting a worker costs about a second of imports.
 _BYTES_WORTH_A_WORKER: Final = 4_000_000
@@ -105,7 +105,7 @@ class CleanedCorpus:
     Attributes:
         dropped: documents by reason.
         changes: documents changed, by kind of change.
-        bad: records that could not be read: reason and place.
+        bad: reason and place of the first records that could not be read.
         num_documents: documents that were read.
     """
 
@@ -262,10 +262,10 @@ def _account(all_files: list[SliceFiles], corpus: Corpus) -> _Account:
         total.num_documents += found["num_documents"]
         total.dropped.update(found["reasons"])
         total.changes.update(found["changes"])
-        for reason, where, is_bad in found["left_out"]:
-            total.report.drop(reason, where, is_bad=is_bad)
-            total.dropped[f"read: {reason}"] += 1
-            total.bad.append((reason, where))
+        total.dropped.update({f"read: {reason}": count for reason, count in found["left_out"].items()})
+        total.report.num_bad += found["num_bad"]
+        total.bad.extend((reason, where) for reason, where in found["places"][: MAX_PLACES - len(total.bad)])
+    total.report.examples = [f"{reason} at {where}" for reason, where in total.bad[:1]]
     total.report.num_documents = total.num_documents
     total.report.check(corpus.settings.max_bad_fraction)
     return total

@@ -15,9 +15,10 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from llm_training.cleaning import Cleaner, CleaningSettings, Outcome, TextView, Verdict
+from llm_training.cleaning import Cleaner, CleaningSettings, Outcome, Verdict
 from llm_training.cleaning.contamination import ContaminationIndex
 from llm_training.cleaning.shingles import NUM_BANDS, band_keys, content_key, shingles
+from llm_training.cleaning.words import UInt64Array
 from llm_training.corpus import TEST, TRAIN, VALIDATION, Corpus, Document, Plan, ReadReport, SliceReader
 from llm_training.jobs.contamination_tests import texts_of_tests
 from llm_training.storage.durable import write_bytes, write_json
@@ -27,6 +28,11 @@ from llm_training.storage.faults import crash_point
 SPLIT_ORDER: Final = (TEST, VALIDATION, TRAIN)
 # Rows of the key file after the two halves of the content key and the bands.
 NUM_EXTRA_ROWS: Final = 2
+_TEXTS_AT_ONCE: Final = 1_000
+
+
+# Places of unreadable records that are listed.
+MAX_PLACES: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -62,14 +68,15 @@ class SliceFiles:
 
 @dataclass
 class BadRecords(ReadReport):
-    """A report that remembers where every record was that was left out in reading."""
+    """A report that remembers reason and place of bad records, up to `MAX_PLACES`; counts are of all."""
 
-    places: list[tuple[str, str, bool]] = field(default_factory=list)
+    places: list[tuple[str, str]] = field(default_factory=list)
 
     def drop(self, reason: str, where: str, *, is_bad: bool) -> None:
         """See :class:`ReadReport`."""
         super().drop(reason, where, is_bad=is_bad)
-        self.places.append((reason, where, is_bad))
+        if is_bad and len(self.places) < MAX_PLACES:
+            self.places.append((reason, where))
 
 
 @dataclass(frozen=True)
@@ -120,10 +127,8 @@ class _Worker:
 
     def _outcome(self, document: Document) -> Outcome:
         # Source code is text, but no rule for running text means anything in it.
-        outcome = self._cleaner.clean(document.text, is_prose=not document.source.endswith(".py"))
-        if outcome.verdict is None and self._tests is not None and document.split == TRAIN:
-            return Outcome(outcome.text, self._tests.judge(TextView(outcome.text)), outcome.score, outcome.changes)
-        return outcome
+        tests = self._tests.judge if self._tests is not None and document.split == TRAIN else None
+        return self._cleaner.clean(document.text, is_prose=not document.source.endswith(".py"), tests=tests)
 
 
 class _SliceResult:
@@ -134,7 +139,9 @@ class _SliceResult:
         self._keeps_dropped = keeps_dropped
         self._kept: list[bytes] = []
         self._dropped: list[bytes] = []
-        self._texts: list[str] = []
+        self._content: list[tuple[int, int]] = []
+        self._sets: list[UInt64Array] = []
+        self._bands: list[UInt64Array] = []
         self._splits: list[int] = []
         self._reasons: Counter[str] = Counter()
         self._changes: Counter[str] = Counter()
@@ -148,7 +155,11 @@ class _SliceResult:
             self._dropped.append(dropped_line(_as_json(document, outcome), outcome.verdict, with_text=self._keeps_dropped))
             return
         self._changes.update(outcome.changes)
-        self._texts.append(outcome.text)
+        self._content.append(content_key(outcome.text))
+        if self._has_bands:
+            self._sets.append(shingles(outcome.text))
+            if len(self._sets) >= _TEXTS_AT_ONCE:
+                self._key()
         self._splits.append(SPLIT_ORDER.index(document.split))
         self._kept.append(orjson.dumps(_as_json(document, outcome)) + b"\n")
 
@@ -164,13 +175,21 @@ class _SliceResult:
             "num_bad": report.num_bad,
             "reasons": dict(sorted(self._reasons.items())),
             "changes": dict(sorted(self._changes.items())),
-            "left_out": report.places,
+            "left_out": dict(report.dropped),
+            "places": report.places,
         }
         write_json(files.account, account)
 
-    def _keys(self) -> np.ndarray:
-        content = np.array([content_key(text) for text in self._texts], dtype=np.uint64).reshape(len(self._texts), 2).T
-        bands = band_keys([shingles(text) for text in self._texts]) if self._has_bands else np.empty((0, len(self._texts)), dtype=np.uint64)
+    def _key(self) -> None:
+        self._bands.append(band_keys(self._sets))
+        self._sets = []
+
+    def _keys(self) -> UInt64Array:
+        content = np.array(self._content, dtype=np.uint64).reshape(len(self._content), 2).T
+        bands = np.empty((0, len(self._content)), dtype=np.uint64)
+        if self._has_bands:
+            self._key()
+            bands = np.concatenate(self._bands, axis=1)
         offsets = np.cumsum([0, *map(len, self._kept)], dtype=np.uint64)[:-1]
         return np.concatenate([content, bands, offsets[None], np.array(self._splits, dtype=np.uint64)[None]])
 

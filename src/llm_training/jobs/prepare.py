@@ -29,8 +29,6 @@ from llm_training.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 VOCABULARIES = ((0, 4_096), (20_000_000, 8_192), (200_000_000, 16_384), (2_000_000_000, 32_768), (20_000_000_000, 49_152))
 SHORTEST_LENGTH = 8
 DROPPED_FILE: Final = "dropped.jsonl"
-# Places of unreadable records that stats.json lists.
-_MAX_LISTED: Final = 10_000
 # Small enough that two workers end at about the same time.
 _SLICE_BYTES: Final = 2 << 20
 _DOCUMENTS_PER_LINE: Final = 500
@@ -69,7 +67,7 @@ class PrepareResult:
         splits: documents, bytes and tokens of each split by name.
         dropped: documents that went, by ``step: reason``.
         changes: documents or stretches changed, by kind.
-        bad: records that could not be read: reason and place.
+        bad: reason and place of records that could not be read; of more than 10,000 the first.
         num_documents: documents that were read.
         num_leaks: training documents that stand in another split too.
     """
@@ -99,7 +97,8 @@ class PrepareResult:
 
     def reasons(self) -> list[tuple[str, str, str, str]]:
         """Step, reason, number and share of documents of everything that went, most frequent first."""
-        total = max(1, self.num_documents + len(self.bad))
+        unread = sum(count for name, count in self.dropped.items() if name.startswith("read: "))
+        total = max(1, self.num_documents + unread)
         rows: list[tuple[str, str, str, str]] = []
         for name, count in sorted(self.dropped.items(), key=lambda item: (-item[1], item[0])):
             step, _, reason = name.partition(": ")
@@ -261,8 +260,8 @@ class PlainTexts:
 
     @property
     def bad(self) -> list[tuple[str, str]]:
-        """Reason and place of those."""
-        return [(reason, where) for reason, where, _ in self.report.places]
+        """Reason and place of the bad ones, up to `MAX_PLACES`."""
+        return self.report.places
 
     @property
     def num_documents(self) -> int:
@@ -301,7 +300,7 @@ def _finish(
             "num_documents_read": texts.num_documents,
             "dropped": dropped,
             "changes": changes,
-            "unreadable": [{"reason": reason, "place": place} for reason, place in texts.bad[:_MAX_LISTED]],
+            "unreadable": [{"reason": reason, "place": place} for reason, place in texts.bad],
             "num_leaks": num_leaks,
             "vocab_size": tokenizer.vocab_size,
             "tokenizer": tokenizer.fingerprint,

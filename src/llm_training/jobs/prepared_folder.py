@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -22,14 +23,17 @@ from llm_training.errors import ConfigError, IntegrityError
 from llm_training.storage.directories import remove_leftovers
 from llm_training.storage.durable import DurableFile, json_bytes, make_directory, remove_file, write_stream
 from llm_training.storage.locks import FileLock
-from llm_training.storage.manifest import MANIFEST_NAME, read_manifest, write_manifest
+from llm_training.storage.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 
 _LOCK_NAME: Final = ".prepare.lock"
 _BUFFER_BYTES: Final = 1 << 20
 _IDS_AT_ONCE: Final = 1 << 16
 _SPLITS: Final = ("train", "validation", "test")
-# Found without a manifest of ours, these are somebody else's.
-_OWN_NAMES: Final = (*(name for split in _SPLITS for name in (documents_name(split), f"{split}.ids")), "stats.json", MANIFEST_NAME)
+_TOKENIZER_NAMES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
+# What no manifest of ours lists is somebody else's.
+_OWN_NAMES: Final = (
+    *(name for split in _SPLITS for name in (documents_name(split), f"{split}.ids")), *_TOKENIZER_NAMES, "stats.json", MANIFEST_NAME
+)  # fmt: skip
 _SHARD_PATTERN: Final = f"({'|'.join(_SPLITS)})-[0-9]{{5}}\\.parquet"
 
 
@@ -69,28 +73,35 @@ class PreparedFolder:
             self._lock.release()
 
     def _require_own(self) -> None:
-        present = self._present()
-        if present and not self._is_prepared():
+        foreign = [name for name in self._present() if not self._is_ours(name)]
+        if foreign:
             raise ConfigError(
-                f"the folder holds {present[0]}, which no preparation wrote", where=str(self.path), remedy="choose another --output"
+                f"the folder holds {foreign[0]}, which no preparation wrote", where=str(self.path), remedy="choose another --output"
             )
 
     def _present(self) -> list[str]:
         """Names in the folder that a preparation would write."""
-        shards = sorted(entry.name for entry in self.path.iterdir() if re.fullmatch(_SHARD_PATTERN, entry.name))
-        return [*(name for name in _OWN_NAMES if (self.path / name).exists()), *shards]
+        names = {entry.name for entry in self.path.iterdir()}
+        return [*(name for name in _OWN_NAMES if name in names), *sorted(name for name in names - {*_OWN_NAMES} if _is_own_name(name))]
 
-    def _is_prepared(self) -> bool:
+    def _is_ours(self, name: str) -> bool:
+        """True for what the manifest of a preparation lists, and for everything while one is between its renames."""
+        manifest = self._manifest
+        return manifest is not None and (name in manifest.files or name == MANIFEST_NAME or not manifest.extra.get("is_finished"))
+
+    @cached_property
+    def _manifest(self) -> Manifest | None:
+        """That of the preparation before this one."""
         try:
-            return read_manifest(self.path).extra.get("kind") == PREPARED_KIND
+            manifest = read_manifest(self.path)
         except IntegrityError:
-            return False
+            return None
+        return manifest if manifest.extra.get("kind") == PREPARED_KIND else None
 
     def refuse_sources(self, paths: Iterable[Path]) -> None:
         """Raise ConfigError when a source is a file that would be replaced."""
-        own = {(self.path / name).resolve() for name in _OWN_NAMES}
-        taken = next((path for path in paths if path.resolve() in own), None)
-        if taken is not None:
+        folder = self.path.resolve()
+        for taken in (path for path in paths if path.resolve().parent == folder and _is_own_name(path.resolve().name)):
             raise ConfigError(f"the source {taken} would be replaced by the output", remedy="choose another --output")
 
     def open_shard(self, split: str, number: int) -> tuple[str, DurableFile]:
@@ -141,3 +152,7 @@ class PreparedFolder:
         records = {name: sink.record for name, (sink, _) in self._open.items()}
         write_manifest(self.path, records, extra={"kind": PREPARED_KIND, "is_finished": True, **extra})
         return (*self._open, MANIFEST_NAME)
+
+
+def _is_own_name(name: str) -> bool:
+    return name in _OWN_NAMES or re.fullmatch(_SHARD_PATTERN, name) is not None

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from llm_training.corpus.sources.record import Cut, Limits, Record
 from llm_training.corpus.streams import ByteStream
 from llm_training.errors import ConfigError, DataError
+from llm_training.pages import extract_page
 
 _HEAD_BYTES = 1 << 14
 _SKIP_BYTES = 1 << 20
@@ -198,15 +199,6 @@ def _decode(content: bytes, charset: str | None, *, is_html: bool) -> str:
         return bytes_to_str(content, charset or detect_encoding(content, from_html_meta=is_html) or "utf-8", errors="replace")
     except LookupError:
         return bytes_to_str(content, "utf-8", errors="replace")
-
-
-def extract_page(html: str) -> str:
-    """The main content of a page as text: no menus, scripts and styles, paragraphs apart. Raises ConfigError."""
-    try:
-        from resiliparse.extract.html2text import extract_plain_text
-    except ImportError:
-        raise ConfigError("reading pages of WARC files needs resiliparse", remedy="pip install 'llm-training[data]'") from None
-    return extract_plain_text(html, main_content=True, alt_texts=False, list_bullets=False)
 
 
 def _text_record(head: _Head, text: str, content_type: str) -> Record:
