@@ -7,7 +7,7 @@ and builds what is missing of the cache. With several ranks the first one works 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ from llm_training.runtime.device import usable_cores
 from llm_training.runtime.signals import StopFlag
 from llm_training.runtime.world import World
 from llm_training.storage.durable import make_directory, write_bytes
+from llm_training.storage.locks import FileLock
 from llm_training.storage.reading import read_json
 from llm_training.storage.remote import is_remote
 from llm_training.storage.runs import RunLayout, safe_name
@@ -58,6 +59,8 @@ from llm_training.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llm_training.tokenizer.train import train_tokenizer
 
 PLANS_DIRECTORY, TOKENIZERS_DIRECTORY = "plans", "tokenizers"
+# Held while a plan is written, and while what arrived since another command's look is read.
+_PLAN_LOCK_SECONDS = 600.0
 # The convention of bford.info/cachedir.
 CACHE_TAG, CACHE_SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n# A token cache of llm-training.\n"
 # Starting a process costs seconds of imports, and the encoder itself already uses several threads: on two cores one process
@@ -193,15 +196,35 @@ def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool, m
     previous = None if is_fresh else _read_plan(path)
     if previous is not None and not may_rescan:
         return previous
-    plan = make_plan(corpus, previous, notify=lambda line: bus.publish(Notice(message=line)))
+
+    def continued(known: Plan | None) -> Plan:
+        return make_plan(corpus, known, notify=lambda line: bus.publish(Notice(message=line)))
+
+    plan = continued(previous)
+    if plan == previous:
+        return plan
     skipped = {reason: count for reason, count in plan.skipped.items() if reason != REPEATED}  # of these the planning told
-    if plan != previous and skipped:
+    if skipped:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items()))
         bus.publish(Notice(message=f"left out of the sources: {counts}", level="warning"))
-    if plan != previous:
-        make_directory(path.parent)
-        _tag_as_cache(Path(config.cache.dir))
-        write_sealed(path, {"kind": PLAN_KIND, "version": PLAN_VERSION, "plan": plan.to_json()})
+    make_directory(path.parent)
+    _tag_as_cache(Path(config.cache.dir))
+    return _write_plan(path, plan, previous, None if is_fresh else continued)
+
+
+def _write_plan(path: Path, plan: Plan, previous: Plan | None, continued: Callable[[Plan | None], Plan] | None) -> Plan:
+    """Write a plan that goes on from ``previous``; returns what is then there.
+
+    Reading the sources takes long, so the lock is held for the writing only. What another command wrote meanwhile is continued
+    instead (most is not read again): two plans from one beginning would divide what was added differently, and a store may
+    already hold slices of the other.
+    """
+    with FileLock(path.with_name(f".{path.name}.lock"), what=f"the plan {path}", wait_seconds=_PLAN_LOCK_SECONDS):
+        if continued is not None and (found := _read_plan(path)) != previous:
+            plan = continued(found)
+            previous = found
+        if plan != previous:
+            write_sealed(path, {"kind": PLAN_KIND, "version": PLAN_VERSION, "plan": plan.to_json()})
     return plan
 
 
@@ -343,7 +366,8 @@ def build_cache(
         separator_id=tokenizer.separator_id,
         compression=config.cache.compression,
     )
-    total = scanned.plan.num_bytes
+    plan = scanned.plan if mode == "force_rebuild" else _newest(scanned, config)
+    total = plan.num_bytes
 
     done_chunks = 0
 
@@ -353,13 +377,13 @@ def build_cache(
         bus.publish(Progress(task="Tokenise and pack", done=progress.done_chunks, total=progress.due_chunks, unit="chunks"))
 
     engine = config.data.engine
-    workers = config.cache.workers if engine == "ray" else _local_workers(config.cache.workers, total, len(scanned.plan.slices))
+    workers = config.cache.workers if engine == "ray" else _local_workers(config.cache.workers, total, len(plan.slices))
     encoder = tokenizer if engine == "local" and workers == 1 else directory
-    open_source = functools.partial(_open_for_build, scanned.corpus, scanned.plan, encoder, clean_reading(config.data))
+    open_source = functools.partial(_open_for_build, scanned.corpus, plan, encoder, clean_reading(config.data))
     result = build_store(
         store_directory(Path(config.cache.dir), identity),
         settings,
-        [orjson.loads(orjson.dumps(piece.to_json())) for piece in scanned.plan.slices],
+        [orjson.loads(orjson.dumps(piece.to_json())) for piece in plan.slices],
         open_source,
         mode=mode,
         workers=workers,
@@ -375,6 +399,13 @@ def build_cache(
     if not result.is_complete and stop:
         raise StoppedEarly(f"stopped by {stop.reason} while packing", remedy="the same command builds on from here")
     return result
+
+
+def _newest(scanned: ScannedData, config: Config) -> Plan:
+    """The plan as it is now: another command may have continued it since the scan, and built what it added."""
+    found = _read_plan(_plan_path(scanned.corpus, config))
+    known = scanned.plan.slices
+    return found if found is not None and found.slices[: len(known)] == known else scanned.plan
 
 
 def _local_workers(wanted: int, num_bytes: int, num_slices: int) -> int:
