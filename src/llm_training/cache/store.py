@@ -79,6 +79,15 @@ def chunk_name(number: int) -> str:
     return f"chunk_{number:06d}.arrow"
 
 
+def planned_slices(directory: Path) -> list[Any]:
+    """The slices that the store ``directory`` was planned with; none when there is no plan. Raises IntegrityError, StorageError."""
+    path = settled(directory) / PLAN_NAME
+    if not path.exists():
+        return []
+    plan = read_sealed(path, _PLAN_KIND, VERSION)
+    return parse_content(path, lambda: list(plan["slices"]))
+
+
 class ChunkStore:
     """A store on disk. Holds no open files; many may read while one process (which holds the lock) builds."""
 

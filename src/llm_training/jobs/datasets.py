@@ -7,19 +7,18 @@ and builds what is missing of the cache. With several ranks the first one works 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from llm_training.cache.build import BuildProgress, build_store
 from llm_training.cache.catalog import Identity, make_identity, store_directory, update_registry
 from llm_training.cache.held_out import held_out_documents
 from llm_training.cache.mixture import Part
-from llm_training.cache.sealed import digest, read_sealed, write_sealed
+from llm_training.cache.sealed import digest
 from llm_training.cache.store import TRAIN, ChunkStore, StoreSettings
 from llm_training.cache.store import VALIDATION as HELD_OUT
 from llm_training.cache.view import PackedView, ViewSettings, build_view, view_directory
@@ -27,7 +26,6 @@ from llm_training.checkpoint.layout import STATE_FILE
 from llm_training.config.load import load_config
 from llm_training.config.root import Config
 from llm_training.corpus import (
-    REPEATED,
     TEST,
     VALIDATION,
     Corpus,
@@ -44,25 +42,21 @@ from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.clean_reading import CleanReading, clean_reading
 from llm_training.jobs.mixture import configured_sources, mixture_of, source_names, source_of_slice
 from llm_training.jobs.models import locate_model
+from llm_training.jobs.plan_files import PlanFile, plain_slices
 from llm_training.jobs.recorded import recorded_start
-from llm_training.jobs.remote_data import PLAN_KIND, PLAN_VERSION, RemoteDataset, open_dataset, open_remote_dataset
+from llm_training.jobs.remote_data import RemoteDataset, open_dataset, open_remote_dataset
 from llm_training.jobs.waiting import wait_for_chunks
 from llm_training.runtime.device import usable_cores
 from llm_training.runtime.signals import StopFlag
 from llm_training.runtime.world import World
-from llm_training.storage.durable import make_directory, write_bytes
-from llm_training.storage.locks import FileLock
+from llm_training.storage.faults import crash_point
 from llm_training.storage.reading import read_json
 from llm_training.storage.remote import is_remote
-from llm_training.storage.runs import RunLayout, safe_name
+from llm_training.storage.runs import RunLayout
 from llm_training.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llm_training.tokenizer.train import train_tokenizer
 
-PLANS_DIRECTORY, TOKENIZERS_DIRECTORY = "plans", "tokenizers"
-# Held while a plan is written, and while what arrived since another command's look is read.
-_PLAN_LOCK_SECONDS = 600.0
-# The convention of bford.info/cachedir.
-CACHE_TAG, CACHE_SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n# A token cache of llm-training.\n"
+TOKENIZERS_DIRECTORY = "tokenizers"
 # Starting a process costs seconds of imports, and the encoder itself already uses several threads: on two cores one process
 # packs 80 MB and 800 MB faster than two, in a third of the memory (benchmarks/results/tokenize_and_pack.json, flat_memory.json).
 BYTES_WORTH_A_PROCESS = 1_000_000_000
@@ -156,7 +150,7 @@ def scan_data(
 
     Args:
         resumed: the run to go on with; its checkpoint's tokenizer is then the tokenizer.
-        is_fresh: plan anew and forget the plan that is there (a forced rebuild of edited sources).
+        is_fresh: plan anew, for a forced rebuild; the plan that is there holds until the rebuilt store is in place.
         may_rescan: continue a plan that is there with what was added to the sources; else take it as it is.
 
     Raises:
@@ -165,12 +159,13 @@ def scan_data(
     if is_remote(config.cache.dir):
         return _scan_remote(config, bus)
     corpus = open_sources(config)
+    file = PlanFile(corpus, config)
     if world.is_main:
-        plan = _planned(corpus, config, bus, is_fresh=is_fresh, may_rescan=may_rescan)
+        plan = file.fresh(bus) if is_fresh else file.continued(bus, may_rescan=may_rescan)
         world.wait_patiently()
     else:
         world.wait_patiently()
-        plan = _read_plan(_plan_path(corpus, config)) or make_plan(corpus)
+        plan = file.read() or make_plan(corpus)
     return ScannedData(corpus, plan, _train_bytes(plan, corpus.settings.validation_fraction), _known_tokenizer(config, resumed, bus))
 
 
@@ -181,57 +176,6 @@ def _scan_remote(config: Config, bus: EventBus) -> ScannedData:
     fraction = 0.0 if config.data.validation_sources else config.data.validation_fraction
     corpus = Corpus(remote.name, (), CorpusSettings(), remote.store.settings.fingerprint)
     return ScannedData(corpus, remote.plan, _train_bytes(remote.plan, fraction), remote.tokenizer, remote)
-
-
-def _plan_path(corpus: Corpus, config: Config) -> Path:
-    return Path(config.cache.dir) / PLANS_DIRECTORY / f"{safe_name(config.cache.name or corpus.name)}-{corpus.fingerprint[:8]}.json"
-
-
-def _read_plan(path: Path) -> Plan | None:
-    return Plan.from_json(read_sealed(path, PLAN_KIND, PLAN_VERSION)["plan"]) if path.exists() else None
-
-
-def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool, may_rescan: bool) -> Plan:
-    path = _plan_path(corpus, config)
-    previous = None if is_fresh else _read_plan(path)
-    if previous is not None and not may_rescan:
-        return previous
-
-    def continued(known: Plan | None) -> Plan:
-        return make_plan(corpus, known, notify=lambda line: bus.publish(Notice(message=line)))
-
-    plan = continued(previous)
-    if plan == previous:
-        return plan
-    skipped = {reason: count for reason, count in plan.skipped.items() if reason != REPEATED}  # of these the planning told
-    if skipped:
-        counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items()))
-        bus.publish(Notice(message=f"left out of the sources: {counts}", level="warning"))
-    make_directory(path.parent)
-    _tag_as_cache(Path(config.cache.dir))
-    return _write_plan(path, plan, previous, None if is_fresh else continued)
-
-
-def _write_plan(path: Path, plan: Plan, previous: Plan | None, continued: Callable[[Plan | None], Plan] | None) -> Plan:
-    """Write a plan that goes on from ``previous``; returns what is then there.
-
-    Reading the sources takes long, so the lock is held for the writing only. What another command wrote meanwhile is continued
-    instead (most is not read again): two plans from one beginning would divide what was added differently, and a store may
-    already hold slices of the other.
-    """
-    with FileLock(path.with_name(f".{path.name}.lock"), what=f"the plan {path}", wait_seconds=_PLAN_LOCK_SECONDS):
-        if continued is not None and (found := _read_plan(path)) != previous:
-            plan = continued(found)
-            previous = found
-        if plan != previous:
-            write_sealed(path, {"kind": PLAN_KIND, "version": PLAN_VERSION, "plan": plan.to_json()})
-    return plan
-
-
-def _tag_as_cache(directory: Path) -> None:
-    """Mark the directory for backup programs, and for us when somebody trains on a folder around it."""
-    if not (directory / CACHE_TAG).exists():
-        write_bytes(directory / CACHE_TAG, CACHE_SIGNATURE)
 
 
 def _train_bytes(plan: Plan, validation_fraction: float) -> int:
@@ -366,7 +310,12 @@ def build_cache(
         separator_id=tokenizer.separator_id,
         compression=config.cache.compression,
     )
-    plan = scanned.plan if mode == "force_rebuild" else _newest(scanned, config)
+    file = PlanFile(scanned.corpus, config)
+    if mode == "force_rebuild":
+        plan = scanned.plan
+        file.keep_beside(plan, identity.name)
+    else:
+        plan = _newest(scanned, file)
     total = plan.num_bytes
 
     done_chunks = 0
@@ -383,7 +332,7 @@ def build_cache(
     result = build_store(
         store_directory(Path(config.cache.dir), identity),
         settings,
-        [orjson.loads(orjson.dumps(piece.to_json())) for piece in plan.slices],
+        plain_slices(plan),
         open_source,
         mode=mode,
         workers=workers,
@@ -394,6 +343,9 @@ def build_cache(
         notify=lambda line: bus.publish(Notice(message=f"building the cache with {line}")),
         should_stop=lambda: bool(stop) or done_chunks == max_chunks,
     )
+    if mode == "force_rebuild" and result.is_complete:
+        crash_point("cache.before_plan")
+        file.put_in_place(identity.name)
     for problem in result.damaged:
         bus.publish(Notice(message=f"rebuilt a damaged chunk: {problem.reason}", level="warning"))
     if not result.is_complete and stop:
@@ -401,9 +353,9 @@ def build_cache(
     return result
 
 
-def _newest(scanned: ScannedData, config: Config) -> Plan:
+def _newest(scanned: ScannedData, file: PlanFile) -> Plan:
     """The plan as it is now: another command may have continued it since the scan, and built what it added."""
-    found = _read_plan(_plan_path(scanned.corpus, config))
+    found = file.read()
     known = scanned.plan.slices
     return found if found is not None and found.slices[: len(known)] == known else scanned.plan
 
