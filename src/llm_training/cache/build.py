@@ -20,12 +20,13 @@ from llm_training.cache.chunk import ChunkRecord, write_chunk
 from llm_training.cache.encoding import DocumentLike, EncoderLike, encode_slice
 from llm_training.cache.ray_workers import in_ray
 from llm_training.cache.store import JOURNAL_NAME, METADATA_NAME, VALIDATION, ChunkStore, LeftOut, Problem, StoreSettings
+from llm_training.cache.swap import beside, recover, swap
 from llm_training.cache.workers import in_this_process, in_threads, in_worker_processes
 from llm_training.config.data import Engine
 from llm_training.errors import ConfigError, IntegrityError
 from llm_training.storage.append import JsonlAppender
 from llm_training.storage.directories import remove_leftovers
-from llm_training.storage.durable import remove_tree, rename, write_bytes
+from llm_training.storage.durable import remove_tree, write_bytes
 from llm_training.storage.faults import crash_point
 from llm_training.storage.locks import FileLock
 
@@ -134,37 +135,14 @@ def build_store(
         return build.run(directory, check_content=mode == "inverse")
 
 
-def recover(directory: Path) -> None:
-    """Finish a swap that a crash interrupted; needs the lock. Raises StorageError, IntegrityError."""
-    beside, replaced = _beside(directory), _replaced(directory)
-    if not directory.exists() and replaced.exists():
-        # The swap began, so the new store was complete.
-        rename(beside if beside.exists() else replaced, directory)
-    if replaced.exists():
-        remove_tree(replaced)
-
-
-def _beside(directory: Path) -> Path:
-    return directory.with_name(f".{directory.name}.rebuilding")
-
-
-def _replaced(directory: Path) -> Path:
-    return directory.with_name(f".{directory.name}.replaced")
-
-
 def _rebuild(directory: Path, build: _Build) -> BuildResult:
     """Build beside, swap, delete after: the old store is whole until the new one is."""
-    beside = _beside(directory)
-    if beside.exists() and not build.can_continue(beside):
-        remove_tree(beside)
-    result = build.run(beside, check_content=False)
+    place = beside(directory)
+    if place.exists() and not build.can_continue(place):
+        remove_tree(place)
+    result = build.run(place, check_content=False)
     if result.is_complete:
-        crash_point("cache.before_swap")
-        rename(directory, _replaced(directory))
-        crash_point("cache.in_swap")
-        rename(beside, directory)
-        crash_point("cache.after_swap")
-        remove_tree(_replaced(directory))
+        swap(directory)
     return result
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from llm_training.cache.sealed import digest, read_sealed, sealed_bytes, write_sealed
 from llm_training.cache.store import METADATA_NAME, ChunkStore
+from llm_training.cache.swap import directories_with
 from llm_training.cache.view import VIEWS_DIRECTORY, PackedView
 from llm_training.errors import IntegrityError, LockedError
 from llm_training.storage.durable import make_directory
@@ -56,17 +57,13 @@ def store_directory(cache_directory: Path, identity: Identity) -> Path:
 
 def scan(cache_directory: Path) -> dict[str, Any]:
     """Every store and view of a cache directory by name, from their own metadata; what cannot be read is listed as such."""
-    stores = {path.name: _summary(path, _store_entry) for path in _with_metadata(cache_directory / STORES_DIRECTORY)}
+    stores = {path.name: _summary(path, _store_entry) for path in directories_with(cache_directory / STORES_DIRECTORY, METADATA_NAME)}
     views: dict[str, dict[str, Any]] = {}
     for length in sorted((cache_directory / VIEWS_DIRECTORY).glob("[0-9]*")):
-        found = {path.name: _summary(path, _view_entry) for path in _with_metadata(length)}
+        found = {path.name: _summary(path, _view_entry) for path in directories_with(length, METADATA_NAME)}
         if found:
             views[length.name] = found
     return {"datasets": stores, "packed_sequences": views}
-
-
-def _with_metadata(directory: Path) -> list[Path]:
-    return sorted(path.parent for path in directory.glob(f"*/{METADATA_NAME}") if not path.parent.name.startswith("."))
 
 
 def _summary(path: Path, entry: Callable[[Path], Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -14,16 +14,17 @@ A chunk exists when a record of it does; the record is written after the file. T
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llm_training.cache.arrow_file import REPAIR, check_bytes
 from llm_training.cache.chunk import ChunkHeader, ChunkRecord, ChunkTokens, Provenance, read_chunk, read_provenance
 from llm_training.cache.files import LOCAL_FILES, CacheFiles
 from llm_training.cache.sealed import parse_content, read_sealed, write_sealed
+from llm_training.cache.swap import mark_of, settled
 from llm_training.errors import IntegrityError, StorageError
 from llm_training.storage.append import read_jsonl
 from llm_training.storage.durable import make_directory, remove_file
@@ -35,6 +36,11 @@ JOURNAL_NAME = "build.jsonl"
 TRAIN, VALIDATION = "train", "validation"
 VERSION = 1
 _METADATA_KIND, _PLAN_KIND = "llm-training token store", "llm-training plan"
+
+# A swap takes moments and is met by chance; each begins the reading anew.
+_MAX_SWAPS = 10
+
+_Content = TypeVar("_Content")
 
 Records = dict[str, dict[int, ChunkRecord]]
 
@@ -96,6 +102,15 @@ def chunk_name(number: int) -> str:
     return f"chunk_{number:06d}.arrow"
 
 
+def planned_slices(directory: Path) -> list[Any]:
+    """The slices that the store ``directory`` was planned with; none when there is no plan. Raises IntegrityError, StorageError."""
+    path = settled(directory) / PLAN_NAME
+    if not path.exists():
+        return []
+    plan = read_sealed(path, _PLAN_KIND, VERSION)
+    return parse_content(path, lambda: list(plan["slices"]))
+
+
 class ChunkStore:
     """A store on disk. Holds no open files; many may read while one process (which holds the lock) builds."""
 
@@ -140,12 +155,29 @@ class ChunkStore:
             IntegrityError: there is none, or one is damaged.
             StorageError: one cannot be read.
         """
-        if not (directory / METADATA_NAME).exists():
+        for _ in range(_MAX_SWAPS):
+            place = settled(directory)
+            mark = mark_of(place)
+            try:
+                store = ChunkStore._read_indexes(directory, place, files)
+            except (IntegrityError, StorageError):
+                if mark_of(settled(directory)) == mark:
+                    raise
+                continue
+            if mark_of(settled(directory)) == mark:  # else some of what was read is of the old store, some of the new
+                return store
+        raise IntegrityError("the cache is rebuilt all the time", where=str(directory), remedy="wait for the builders, or stop them")
+
+    @staticmethod
+    def _read_indexes(directory: Path, place: Path, files: CacheFiles) -> ChunkStore:
+        """The store ``directory``, whose files are in ``place`` now."""
+        if not (place / METADATA_NAME).exists():
             raise IntegrityError("no cache here", where=str(directory), remedy="build it with llm-build-cache")
-        # The journal first: a builder that commits meanwhile moves its records into the metadata and removes it.
-        journal = list(read_jsonl(directory / JOURNAL_NAME))
-        plan = read_sealed(directory / PLAN_NAME, _PLAN_KIND, VERSION)
-        metadata = read_sealed(directory / METADATA_NAME, _METADATA_KIND, VERSION)
+        # The journal first: a builder that commits meanwhile moves its records into the metadata and removes it. The plan last: it
+        # is written before the chunks of its slices, so it knows every slice that has a record.
+        journal = list(read_jsonl(place / JOURNAL_NAME))
+        metadata = read_sealed(place / METADATA_NAME, _METADATA_KIND, VERSION)
+        plan = read_sealed(place / PLAN_NAME, _PLAN_KIND, VERSION)
 
         def parse() -> ChunkStore:
             settings = StoreSettings(**metadata["settings"])
@@ -155,9 +187,9 @@ class ChunkStore:
             left_out = {int(number): LeftOut.from_json(entry) for number, entry in metadata.get("left_out", {}).items()}
             return ChunkStore(directory, settings, plan["slices"], plan["validation_slices"], records, files, left_out)
 
-        store = parse_content(directory / METADATA_NAME, parse)
+        store = parse_content(place / METADATA_NAME, parse)
         if plan["fingerprint"] != store.settings.fingerprint:
-            raise IntegrityError("plan and metadata belong to different datasets", where=str(directory), remedy=REPAIR)
+            raise IntegrityError("plan and metadata belong to different datasets", where=str(place), remedy=REPAIR)
         store._merge(journal)
         return store
 
@@ -225,8 +257,9 @@ class ChunkStore:
         return (TRAIN, VALIDATION) if number < self.validation_slices else (TRAIN,)
 
     def path(self, split: str, number: int) -> Path:
-        """File of a chunk."""
-        return (self.directory if split == TRAIN else self.directory / VALIDATION) / chunk_name(number)
+        """File of a chunk, as things lie now."""
+        place = settled(self.directory)
+        return (place if split == TRAIN else place / VALIDATION) / chunk_name(number)
 
     def header(self, split: str, number: int) -> ChunkHeader:
         """What the chunk's schema must say."""
@@ -241,20 +274,38 @@ class ChunkStore:
 
     def read(self, split: str, number: int) -> ChunkTokens:
         """Read, check and decode a chunk. Raises IntegrityError naming the file; StorageError."""
-        record, data = self._read_bytes(split, number)
-        return read_chunk(data, record, self.header(split, number), str(self.path(split, number)))
+        return self._decoded(split, number, read_chunk)
 
     def provenance(self, split: str, number: int) -> list[Provenance]:
         """Where each document of a chunk came from. Raises IntegrityError, StorageError."""
-        record, data = self._read_bytes(split, number)
-        return read_provenance(data, record, self.header(split, number), str(self.path(split, number)))
+        return self._decoded(split, number, read_provenance)
 
-    def _read_bytes(self, split: str, number: int) -> tuple[ChunkRecord, bytes]:
+    def _decoded(self, split: str, number: int, decode: Callable[[bytes, ChunkRecord, ChunkHeader, str], _Content]) -> _Content:
+        try:
+            return self._decoded_once(split, number, decode)
+        except (IntegrityError, StorageError):
+            if not self._is_rebuilt(split, number):
+                raise
+        return self._decoded_once(split, number, decode)
+
+    def _decoded_once(self, split: str, number: int, decode: Callable[[bytes, ChunkRecord, ChunkHeader, str], _Content]) -> _Content:
         path = self.path(split, number)
         record = self.records[split].get(number)
         if record is None or self.files.size(path) is None:
             raise IntegrityError(f"chunk {number} is missing", where=str(path), remedy=REPAIR)
-        return record, self.files.read(path, record.num_bytes, record.sha256)
+        return decode(self.files.read(path, record.num_bytes, record.sha256), record, self.header(split, number), str(path))
+
+    def _is_rebuilt(self, split: str, number: int) -> bool:
+        """True when a store with the same tokens in this chunk has taken the place of this one; its record is then the record."""
+        try:
+            newest = ChunkStore.open(self.directory, self.files)
+        except (IntegrityError, StorageError):
+            return False
+        known, found = self.records[split].get(number), newest.records[split].get(number)
+        if known is None or found is None or found.content != known.content:
+            return False
+        self.records[split][number] = found
+        return True
 
     def problems(self, *, hashes: bool) -> list[Problem]:
         """Recorded chunks whose file is missing or wrong: in size, and with ``hashes`` in content. Not raised but listed."""

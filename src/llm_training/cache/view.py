@@ -131,7 +131,8 @@ def build_view(
 
     Args:
         cache_directory: the directory that holds ``store`` and ``packed_sequences``.
-        store: with the chunks to plan for; all records are planned, gaps are left out.
+        store: with the chunks to plan for; all records are planned, gaps are left out. Its records may be older than what is on the
+            disk (the lock may be long in coming): plans of chunks that it does not know stay on the disk, but are not in what is returned.
         sequence_length, strategy: of the rows.
         check_content: read existing plans and replace the damaged (mode ``inverse``).
         progress: called with plans done and plans due.
@@ -150,20 +151,22 @@ def build_view(
         make_directory(directory)
         remove_leftovers(directory)
         view = _open_or_empty(directory, wanted)
-        chunks = store.records[TRAIN]
+        newest = ChunkStore.open(store.directory, store.files)
+        chunks = newest.records[TRAIN]
         view.records = {number: view.records[number] for number, chunk in chunks.items() if view.is_current(number, chunk)}
         if check_content:
             view.records = {number: record for number, record in view.records.items() if not view._fault(number)}
-        due = sorted(set(chunks) - set(view.records))
+        asked = store.records[TRAIN].keys() & chunks.keys()
+        due = sorted(asked - view.records.keys())
         for done, number in enumerate(due, 1):
-            view.records[number] = _build_plan(view, store, number)
+            view.records[number] = _build_plan(view, newest, number)
             crash_point("cache.after_plan")
             if done % _COMMIT_CHUNKS == 0:
                 view.commit()
             if progress is not None:
                 progress(done, len(due))
         view.commit()
-        return view
+        return PackedView(directory, wanted, {number: view.records[number] for number in sorted(asked)})
 
 
 def _open_or_empty(directory: Path, wanted: ViewSettings) -> PackedView:

@@ -9,6 +9,7 @@ from pathlib import Path
 from llm_training.cache.arrow_file import REPAIR_ALL
 from llm_training.cache.catalog import STORES_DIRECTORY
 from llm_training.cache.store import METADATA_NAME, ChunkStore
+from llm_training.cache.swap import directories_with
 from llm_training.cache.view import VIEWS_DIRECTORY, PackedView
 from llm_training.errors import DataError, IntegrityError
 from llm_training.events import EventBus, Progress
@@ -38,8 +39,8 @@ def check_cache(directory: str, bus: EventBus) -> CacheCheck:
     cache, problems = Path(directory), list[str]()
     datasets: dict[str, int] = {}
     row_plans: dict[str, int] = {}
-    stores = _described(cache / STORES_DIRECTORY)
-    views = [path for length in sorted((cache / VIEWS_DIRECTORY).glob("[0-9]*")) for path in _described(length)]
+    stores = directories_with(cache / STORES_DIRECTORY, METADATA_NAME)
+    views = [path for length in sorted((cache / VIEWS_DIRECTORY).glob("[0-9]*")) for path in directories_with(length, METADATA_NAME)]
     if not stores:
         raise DataError("there is no cache", where=directory, remedy="llm-build-cache SOURCE builds one; --cache.dir names another place")
     for done, path in enumerate((*stores, *views)):
@@ -64,8 +65,3 @@ def check_cache(directory: str, bus: EventBus) -> CacheCheck:
             remedy=REPAIR_ALL,
         )
     return CacheCheck(directory, datasets, row_plans)
-
-
-def _described(folder: Path) -> list[Path]:
-    """Folders in there that have metadata, by name."""
-    return sorted(path.parent for path in folder.glob(f"*/{METADATA_NAME}") if not path.parent.name.startswith("."))

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from llm_training.cache.build import BuildProgress, build_store
 from llm_training.cache.catalog import Identity, make_identity, store_directory, update_registry
 from llm_training.cache.held_out import held_out_documents
 from llm_training.cache.mixture import Part
-from llm_training.cache.sealed import digest, read_sealed, write_sealed
+from llm_training.cache.sealed import digest
 from llm_training.cache.store import TRAIN, ChunkStore, LeftOut, StoreSettings
 from llm_training.cache.store import VALIDATION as HELD_OUT
 from llm_training.cache.view import PackedView, ViewSettings, build_view, view_directory
@@ -29,7 +28,6 @@ from llm_training.config.data import DataConfig
 from llm_training.config.load import load_config
 from llm_training.config.root import Config
 from llm_training.corpus import (
-    REPEATED,
     TEST,
     VALIDATION,
     Corpus,
@@ -47,22 +45,21 @@ from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.clean_reading import CleanReading, clean_reading
 from llm_training.jobs.mixture import configured_sources, mixture_of, source_names, source_of_slice
 from llm_training.jobs.models import locate_model
+from llm_training.jobs.plan_files import PlanFile, plain_slices
 from llm_training.jobs.recorded import recorded_start
-from llm_training.jobs.remote_data import PLAN_KIND, PLAN_VERSION, RemoteDataset, open_dataset, open_remote_dataset
+from llm_training.jobs.remote_data import RemoteDataset, open_dataset, open_remote_dataset
 from llm_training.jobs.waiting import wait_for_chunks
 from llm_training.runtime.device import usable_cores
 from llm_training.runtime.signals import StopFlag
 from llm_training.runtime.world import World
-from llm_training.storage.durable import make_directory, write_bytes
+from llm_training.storage.faults import crash_point
 from llm_training.storage.reading import read_json
 from llm_training.storage.remote import is_remote
-from llm_training.storage.runs import RunLayout, safe_name
+from llm_training.storage.runs import RunLayout
 from llm_training.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llm_training.tokenizer.train import train_tokenizer
 
-PLANS_DIRECTORY, TOKENIZERS_DIRECTORY = "plans", "tokenizers"
-# The convention of bford.info/cachedir.
-CACHE_TAG, CACHE_SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n# A token cache of llm-training.\n"
+TOKENIZERS_DIRECTORY = "tokenizers"
 # Starting a process costs seconds of imports, and the encoder itself already uses several threads: on two cores one process
 # packs 80 MB and 800 MB faster than two, in a third of the memory (benchmarks/results/tokenize_and_pack.json, flat_memory.json).
 BYTES_WORTH_A_PROCESS = 1_000_000_000
@@ -159,7 +156,7 @@ def scan_data(
 
     Args:
         resumed: the run to go on with; its checkpoint's tokenizer is then the tokenizer.
-        is_fresh: plan anew and forget the plan that is there (a forced rebuild of edited sources).
+        is_fresh: plan anew, for a forced rebuild; the plan that is there holds until the rebuilt store is in place.
         may_rescan: continue a plan that is there with what was added to the sources; else take it as it is.
 
     Raises:
@@ -168,12 +165,13 @@ def scan_data(
     if is_remote(config.cache.dir):
         return _scan_remote(config, bus)
     corpus = open_sources(config)
+    file = PlanFile(corpus, config)
     if world.is_main:
-        plan = _planned(corpus, config, bus, is_fresh=is_fresh, may_rescan=may_rescan)
+        plan = file.fresh(bus) if is_fresh else file.continued(bus, may_rescan=may_rescan)
         world.wait_patiently()
     else:
         world.wait_patiently()
-        plan = _read_plan(_plan_path(corpus, config)) or make_plan(corpus)
+        plan = file.read() or make_plan(corpus)
     share = _text_share(corpus, plan) if resumed is None else 1.0
     train_bytes = int(share * _train_bytes(plan, corpus.settings.validation_fraction))
     return ScannedData(corpus, plan, train_bytes, _known_tokenizer(config, resumed, bus))
@@ -186,37 +184,6 @@ def _scan_remote(config: Config, bus: EventBus) -> ScannedData:
     fraction = 0.0 if config.data.validation_sources else config.data.validation_fraction
     corpus = Corpus(remote.name, (), CorpusSettings(), remote.store.settings.fingerprint)
     return ScannedData(corpus, remote.plan, _train_bytes(remote.plan, fraction), remote.tokenizer, remote)
-
-
-def _plan_path(corpus: Corpus, config: Config) -> Path:
-    return Path(config.cache.dir) / PLANS_DIRECTORY / f"{safe_name(config.cache.name or corpus.name)}-{corpus.fingerprint[:8]}.json"
-
-
-def _read_plan(path: Path) -> Plan | None:
-    return Plan.from_json(read_sealed(path, PLAN_KIND, PLAN_VERSION)["plan"]) if path.exists() else None
-
-
-def _planned(corpus: Corpus, config: Config, bus: EventBus, *, is_fresh: bool, may_rescan: bool) -> Plan:
-    path = _plan_path(corpus, config)
-    previous = None if is_fresh else _read_plan(path)
-    if previous is not None and not may_rescan:
-        return previous
-    plan = make_plan(corpus, previous, notify=lambda line: bus.publish(Notice(message=line)))
-    skipped = {reason: count for reason, count in plan.skipped.items() if reason != REPEATED}  # of these the planning told
-    if plan != previous and skipped:
-        counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items()))
-        bus.publish(Notice(message=f"left out of the sources: {counts}", level="warning"))
-    if plan != previous:
-        make_directory(path.parent)
-        _tag_as_cache(Path(config.cache.dir))
-        write_sealed(path, {"kind": PLAN_KIND, "version": PLAN_VERSION, "plan": plan.to_json()})
-    return plan
-
-
-def _tag_as_cache(directory: Path) -> None:
-    """Mark the directory for backup programs, and for us when somebody trains on a folder around it."""
-    if not (directory / CACHE_TAG).exists():
-        write_bytes(directory / CACHE_TAG, CACHE_SIGNATURE)
 
 
 def _train_bytes(plan: Plan, validation_fraction: float) -> int:
@@ -389,7 +356,13 @@ def build_cache(
         separator_id=tokenizer.separator_id,
         compression=config.cache.compression,
     )
-    total = scanned.plan.num_bytes
+    file = PlanFile(scanned.corpus, config)
+    if mode == "force_rebuild":
+        plan = scanned.plan
+        file.keep_beside(plan, identity.name)
+    else:
+        plan = _newest(scanned, file)
+    total = plan.num_bytes
 
     done_chunks = 0
 
@@ -399,13 +372,13 @@ def build_cache(
         bus.publish(Progress(task="Tokenise and pack", done=progress.done_chunks, total=progress.due_chunks, unit="chunks"))
 
     engine = config.data.engine
-    workers = config.cache.workers if engine == "ray" else _local_workers(config.cache.workers, total, len(scanned.plan.slices))
+    workers = config.cache.workers if engine == "ray" else _local_workers(config.cache.workers, total, len(plan.slices))
     encoder = tokenizer if engine == "local" and workers == 1 else directory
-    open_source = functools.partial(_open_for_build, scanned.corpus, scanned.plan, encoder, clean_reading(config.data))
+    open_source = functools.partial(_open_for_build, scanned.corpus, plan, encoder, clean_reading(config.data))
     result = build_store(
         store_directory(Path(config.cache.dir), identity),
         settings,
-        [orjson.loads(orjson.dumps(piece.to_json())) for piece in scanned.plan.slices],
+        plain_slices(plan),
         open_source,
         mode=mode,
         workers=workers,
@@ -416,6 +389,9 @@ def build_cache(
         notify=lambda line: bus.publish(Notice(message=f"building the cache with {line}")),
         should_stop=lambda: bool(stop) or done_chunks == max_chunks,
     )
+    if mode == "force_rebuild" and result.is_complete:
+        crash_point("cache.before_plan")
+        file.put_in_place(identity.name)
     for problem in result.damaged:
         bus.publish(Notice(message=f"rebuilt a damaged chunk: {problem.reason}", level="warning"))
     _tell_left_out(result.left_out, bus)
@@ -423,6 +399,13 @@ def build_cache(
         raise StoppedEarly(f"stopped by {stop.reason} while packing", remedy="the same command builds on from here")
     _require_few_bad(ChunkStore.open(store_directory(Path(config.cache.dir), identity)), config.data)
     return result
+
+
+def _newest(scanned: ScannedData, file: PlanFile) -> Plan:
+    """The plan as it is now: another command may have continued it since the scan, and built what it added."""
+    found = file.read()
+    known = scanned.plan.slices
+    return found if found is not None and found.slices[: len(known)] == known else scanned.plan
 
 
 def _local_workers(wanted: int, num_bytes: int, num_slices: int) -> int:
