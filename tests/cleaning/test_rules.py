@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from llm_training.cleaning import (
 )
 from llm_training.cleaning.gopher import duplicate_ngram_characters, top_ngram_characters
 from llm_training.cleaning.html import is_html
+from llm_training.cleaning.stop_words import LISTS
 from llm_training.cleaning.words import WordTable
 from llm_training.errors import ConfigError
 from llm_training.pages import extract_page
@@ -209,3 +211,23 @@ def test_scores_are_in_order() -> None:
     menu = "Home\nAbout\nContact\nHome\nLogin\nHelp"
     scores = [quality_score(TextView(text)) for text in ("", "#### 12 ----", menu, "a list: " + ", ".join("abcdefgh"), PROSE)]
     assert scores[0] == 0 and scores[-1] == 1 and all(0 <= score < 0.5 for score in scores[:-1])
+
+
+@pytest.mark.parametrize("language", ["de", "fr", "es", "ru", "sw"])
+def test_text_of_another_language_is_kept_where_it_is_wanted(language: str, test_data: Path) -> None:
+    """The declaration of human rights; Swahili has no list of stop words and is not judged by them."""
+    names = {"de": "deu", "fr": "fra", "es": "spa", "ru": "rus", "sw": "swh"}
+    with zipfile.ZipFile(test_data / "udhr" / "udhr2.zip") as texts:
+        text = texts.read(next(name for name in texts.namelist() if name.endswith(f"/{names[language]}.txt"))).decode()
+    rules = ("language", "gopher")
+    assert Cleaner(CleaningSettings(steps=rules, languages=(language,))).clean(text).verdict is None
+    assert Cleaner(CleaningSettings(steps=rules, languages=("en", language))).clean(text).verdict is None
+    refused = Cleaner(CleaningSettings(steps=rules)).clean(text).verdict
+    assert refused is not None and refused.step == "language"
+
+
+def test_shuffled_letters_are_no_text_in_any_language_with_stop_words() -> None:
+    noise = " ".join("".join(random.Random(number).sample("abcdefghijklm", 6)) for number in range(200))
+    for language, words in LISTS.items():
+        verdict = Cleaner(CleaningSettings(steps=("gopher",), languages=(language,))).clean(noise).verdict
+        assert len(words) >= 8 and verdict is not None and verdict.reason == "gopher_enough_stop_words"

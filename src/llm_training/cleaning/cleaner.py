@@ -7,18 +7,19 @@ other documents (duplicates, contamination, splits) is in `duplicates`, `near_du
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from llm_training.cleaning.c4 import C4Quality
 from llm_training.cleaning.fineweb import FineWebQuality
-from llm_training.cleaning.gopher import GopherQuality, GopherRepetition
+from llm_training.cleaning.gopher import STOP_WORDS, GopherQuality, GopherRepetition
 from llm_training.cleaning.html import is_html
 from llm_training.cleaning.language import judge_language, known_languages
 from llm_training.cleaning.normalise import normalise
 from llm_training.cleaning.outcome import Outcome, TextView, Verdict, judged_part
 from llm_training.cleaning.pii import mask
 from llm_training.cleaning.score import judge_score, quality_score
+from llm_training.cleaning.stop_words import stop_words_of
 from llm_training.errors import ConfigError
 from llm_training.pages import extract_page
 
@@ -71,9 +72,11 @@ class Cleaner:
             strange = sorted(set(settings.languages) - known_languages())
             if strange:
                 raise ConfigError(f"language {strange[0]} is not known", remedy=f"known: {', '.join(sorted(known_languages()))}")
+        is_default = settings.gopher.stop_words == STOP_WORDS
+        self._stop_words = stop_words_of(settings.languages) if is_default else settings.gopher.stop_words
         rules: dict[str, Callable[[TextView], Verdict | None]] = {
             "language": self._judge_language,
-            "gopher": settings.gopher.judge,
+            "gopher": replace(settings.gopher, stop_words=self._stop_words).judge,
             "repetition": settings.repetition.judge,
             "c4": settings.c4.judge,
             "fineweb": settings.fineweb.judge,
@@ -123,7 +126,7 @@ class Cleaner:
                 return verdict, None
         if not self.rules and not self.settings.min_quality:
             return None, None
-        score = quality_score(view)
+        score = quality_score(view, self._stop_words)
         return judge_score(score, self.settings.min_quality), score
 
     def _judge_language(self, view: TextView) -> Verdict | None:

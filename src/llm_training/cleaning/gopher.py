@@ -82,7 +82,7 @@ class GopherQuality:
                 QUALITY, "gopher_below_alpha_threshold", f"{share:.3f} of words have a letter, at least {self.min_alphabetic_word_fraction}"
             )
         found = len(self.stop_words.intersection(words.unique))
-        if self.min_stop_words and found < self.min_stop_words:
+        if self.stop_words and found < self.min_stop_words:
             return Verdict(QUALITY, "gopher_enough_stop_words", f"{found} different stop words, at least {self.min_stop_words}")
         return None
 

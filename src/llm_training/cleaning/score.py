@@ -12,6 +12,7 @@ from typing import Final
 from llm_training.cleaning.fineweb import short_fraction
 from llm_training.cleaning.gopher import STOP_WORDS, alphabetic_fraction, duplicate_pieces, mean_word_length
 from llm_training.cleaning.outcome import TextView, Verdict
+from llm_training.cleaning.words import WordTable
 
 STEP: Final = "score"
 _SHORT_LINE_CHARACTERS: Final = 30
@@ -45,8 +46,8 @@ _DIFFERENT_WORDS: Final = Ramp(0.1, 0.3, 0.2)
 _DIFFERENT_WITHIN: Final = 400
 
 
-def quality_score(view: TextView) -> float:
-    """0 for no words, near 0 for noise, near 1 for prose; rounded to four digits."""
+def quality_score(view: TextView, stop_words: frozenset[str] = STOP_WORDS) -> float:
+    """0 for no words, near 0 for noise, near 1 for prose; rounded to four digits. Without ``stop_words`` they do not count."""
     words, lines = view.words, view.lines
     if not len(words) or not lines:
         return 0.0
@@ -57,7 +58,7 @@ def quality_score(view: TextView) -> float:
     head = words.ids[:_DIFFERENT_WITHIN]
     product = (
         _NUM_WORDS.at(len(words))
-        * _STOP_WORDS.at(sum(int(words.counts[number]) for number, word in enumerate(words.unique) if word in STOP_WORDS) / len(words))
+        * (_STOP_WORDS.at(_share_of(words, stop_words)) if stop_words else 1.0)
         * _LETTERS.at(alphabetic_fraction(words))
         * _SHORT_WORDS.at(mean)
         * _LONG_WORDS.at(mean)
@@ -67,6 +68,10 @@ def quality_score(view: TextView) -> float:
         * _DIFFERENT_WORDS.at(len(set(head.tolist())) / len(head))
     )
     return round(product, 4)
+
+
+def _share_of(words: WordTable, wanted: frozenset[str]) -> float:
+    return sum(int(words.counts[number]) for number, word in enumerate(words.unique) if word in wanted) / len(words)
 
 
 def judge_score(score: float, least: float) -> Verdict | None:

@@ -26,9 +26,10 @@ from llm_training.cleaning.shingles import NUM_BANDS, shingles
 from llm_training.cleaning.words import UInt64Array
 from llm_training.config.data import DataConfig, Engine
 from llm_training.corpus import Corpus, Document, Plan, ReadReport
+from llm_training.corpus.sources.record import HARMLESS_REASONS
 from llm_training.errors import ConfigError, DataError
 from llm_training.events import EventBus, Notice, Progress
-from llm_training.jobs.clean_slices import MAX_PLACES, CleanSlices, SliceFiles, bad_lines, dropped_line, num_rows
+from llm_training.jobs.clean_slices import CleanSlices, SliceFiles, bad_lines, dropped_line, keep_place, num_rows
 from llm_training.runtime.device import usable_cores
 from llm_training.storage.durable import make_directory, remove_tree, write_json
 from llm_training.storage.faults import crash_point
@@ -264,8 +265,9 @@ def _account(all_files: list[SliceFiles], corpus: Corpus) -> _Account:
         total.changes.update(found["changes"])
         total.dropped.update({f"read: {reason}": count for reason, count in found["left_out"].items()})
         total.report.num_bad += found["num_bad"]
-        total.bad.extend((reason, where) for reason, where in found["places"][: MAX_PLACES - len(total.bad)])
-    total.report.examples = [f"{reason} at {where}" for reason, where in total.bad[:1]]
+        for reason, where in found["places"]:
+            keep_place(total.bad, reason, where)
+    total.report.examples = [f"{reason} at {where}" for reason, where in total.bad if reason not in HARMLESS_REASONS][:1]
     total.report.num_documents = total.num_documents
     total.report.check(corpus.settings.max_bad_fraction)
     return total

@@ -20,6 +20,7 @@ from llm_training.cleaning.contamination import ContaminationIndex
 from llm_training.cleaning.shingles import NUM_BANDS, band_keys, content_key, shingles
 from llm_training.cleaning.words import UInt64Array
 from llm_training.corpus import TEST, TRAIN, VALIDATION, Corpus, Document, Plan, ReadReport, SliceReader
+from llm_training.corpus.sources.record import HARMLESS_REASONS
 from llm_training.jobs.contamination_tests import texts_of_tests
 from llm_training.storage.durable import write_bytes, write_json
 from llm_training.storage.faults import crash_point
@@ -33,6 +34,7 @@ _TEXTS_AT_ONCE: Final = 1_000
 
 # Places of unreadable records that are listed.
 MAX_PLACES: Final = 10_000
+NOT_A_PAGE: Final = "not a page"  # requests and the like: every WARC file has one beside each page
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,29 @@ class SliceFiles:
         return self._named("account.json")
 
 
+def keep_place(places: list[tuple[str, str]], reason: str, where: str) -> None:
+    """Append a place while there is room; then bad records take the room of empty ones."""
+    if reason == NOT_A_PAGE:
+        return
+    if len(places) >= MAX_PLACES:
+        empty = (number for number in range(len(places) - 1, -1, -1) if places[number][0] in HARMLESS_REASONS)
+        number = None if reason in HARMLESS_REASONS else next(empty, None)
+        if number is None:
+            return
+        del places[number]
+    places.append((reason, where))
+
+
 @dataclass
 class BadRecords(ReadReport):
-    """A report that remembers reason and place of bad records, up to `MAX_PLACES`; counts are of all."""
+    """A report that remembers reason and place of records without a text, up to `MAX_PLACES`; counts are of all."""
 
     places: list[tuple[str, str]] = field(default_factory=list)
 
     def drop(self, reason: str, where: str, *, is_bad: bool) -> None:
         """See :class:`ReadReport`."""
         super().drop(reason, where, is_bad=is_bad)
-        if is_bad and len(self.places) < MAX_PLACES:
-            self.places.append((reason, where))
+        keep_place(self.places, reason, where)
 
 
 @dataclass(frozen=True)
