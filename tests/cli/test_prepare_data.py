@@ -14,7 +14,7 @@ TEXT = "The quick brown fox jumps over the lazy dog and the other one that sleep
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    return write(tmp_path / "texts.jsonl", [{"id": f"i{number}", "text": f"{TEXT * 8}Number {number} of the list."} for number in range(40)])
+    return write(tmp_path / "texts.jsonl", [{"id": f"i{n}", "text": f"{TEXT * 8}Number {n} of the list."} for n in range(40)])
 
 
 def write(path: Path, records: list[dict[str, object]]) -> Path:
@@ -81,7 +81,7 @@ def test_other_fields_of_the_section(tmp_path: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert run(f"{source}#weight=2", "--output", tmp_path / "w") == 2
     assert "has a weight or max_epochs" in capsys.readouterr().err
-    alike = write(tmp_path / "y.jsonl", [{"id": f"n{number}", "text": f"{TEXT * 3}The end of number {number}."} for number in range(4)])
+    alike = write(tmp_path / "y.jsonl", [{"id": f"n{n}", "text": f"{TEXT * 3}The end of number {n}."} for n in range(4)])
     near = ("prepare-data", str(alike), "--cleaning", "near_duplicates", "--tokenizer", "bytes", "--validation-fraction", "0")
     assert main([*near, "--output", str(tmp_path / "n"), "--near-duplicate-similarity", "0.5"]) == 0
     assert len(ids(tmp_path / "n", "train")) == 1

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from llm_training.config.data import DataConfig
 from llm_training.errors import ConfigError, DataError
 from llm_training.jobs.clean_corpus import CleaningPlan, configured_cleaning
 from llm_training.jobs.clean_reading import clean_reading
+from llm_training.jobs.contamination_tests import texts_of_tests
 from llm_training.jobs.prepare import PrepareResult, TokenizerChoice, prepare
 from llm_training.storage.faults import FAULT_VARIABLE
 from llm_training.storage.manifest import verify
@@ -230,6 +232,41 @@ def test_decontamination_takes_training_documents_only(noisy: Path, tmp_path: Pa
     (tmp_path / "exam.json").write_text("{")
     with pytest.raises(DataError, match="a test file is not JSON"):
         clean(noisy, tmp_path / "out", cleaning=configured_cleaning(DataConfig(decontaminate=[str(tmp_path / "exam.json")])))
+
+
+def test_tests_are_found_before_masking_and_in_any_form(tmp_path: Path) -> None:
+    phone = "Please call our office number at (555) 123-4567 today."
+    gare = "Le café était déjà fermé quand Éloïse arriva à la gare déserte hier soir."
+    texts = {f"d{number}": document(random.Random(number)) for number in range(20)}
+    texts |= {name: f"{document(random.Random(9))} {text}" for name, text in (("phone", phone), ("gare", gare))}
+    source = tmp_path / "x.jsonl"
+    source.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()))
+    tests = tmp_path / "tests.txt"
+    tests.write_text(phone + "\n" + unicodedata.normalize("NFD", gare) + "\n")
+    what = CleaningPlan(CleaningSettings(steps=("normalise", "pii")), near_similarity=None, tests=(str(tests),))
+    result = clean(source, tmp_path / "out", cleaning=what, validation_fraction=0)
+    assert result.dropped == {"decontaminate: contaminated": 2}
+    kept = {row["id"]: row["text"] for row in read(tmp_path / "out" / "train.json")}
+    assert set(kept) == texts.keys() - {"phone", "gare"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("t.json", json.dumps({"items": [{"q": "one two"}, {"q": "three"}]}, indent=1), ["one two", "three"]),
+        ("t.json", json.dumps(["one", ["two"]], indent=1), ["one", "two"]),
+        ("t.jsonl", '{"q": "one\u2028two\u0085"}\r\n\n{"q": "three"}\n', ["one\u2028two\u0085", "three"]),
+        ("t.jsonl", '\ufeff{"q": "one"}\n"two"', ["one", "two"]),
+        ("t.txt", "one\u2028two\nthree", ["one\u2028two", "three"]),
+    ],
+)
+def test_forms_of_test_files(tmp_path: Path, name: str, content: str, expected: list[str]) -> None:
+    (tmp_path / name).write_bytes(content.encode())
+    assert list(texts_of_tests([str(tmp_path / name)])) == expected
+    if name != "t.txt":
+        (tmp_path / name).write_bytes(content.encode() + b"\n{")
+        with pytest.raises(DataError, match="a test file is not JSON"):
+            list(texts_of_tests([str(tmp_path / name)]))
 
 
 def test_parquet_shards_hold_the_documents(noisy: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def prepare_data(
         deduplicate: remove duplicates and near-duplicates; empty follows --cleaning, which by default does.
         keep_dropped: folder for a file with every document that went, and why.
         allow_leaks: go on when the same text stands in training and held-out documents.
-        skip_bad: skip and count undecodable or malformed documents instead of stopping; off unless asked for here or in --config.
+        skip_bad: skip and count undecodable or malformed documents instead of stopping; off unless asked for here or by --config.
         workers: processes that clean; 0 takes what the amount of text is worth, at most one a core; on a Ray cluster one a CPU.
         vocab_size: entries of the tokenizer to train; empty picks one for the amount of text.
         max_length: cut documents into pieces of at most so many tokens; empty leaves them whole.
@@ -61,7 +61,7 @@ def prepare_data(
         merges: merges.txt of that tokenizer.
         tokenizer: an existing tokenizer instead: tokenizer.json, a directory, a Hub name, or bytes.
         create_stats: count tokens, words and lengths of every document into stats.json.
-        config: a file, a name in config/, or a shipped preset; may be repeated, later ones win. The data section is used, also its sources when none are given.
+        config: a file, a name in config/, or a shipped preset; may be repeated, later ones win. The section data is used.
         json: print the result as JSON; progress goes to standard error.
     """
     from llm_training.cli.console import print_facts, print_json, print_table, watched

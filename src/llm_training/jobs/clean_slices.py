@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from llm_training.cleaning import Cleaner, CleaningSettings, Outcome, Verdict
+from llm_training.cleaning import Cleaner, CleaningSettings, Outcome, Verdict, normalise
 from llm_training.cleaning.contamination import ContaminationIndex
 from llm_training.cleaning.shingles import NUM_BANDS, band_keys, content_key, shingles
 from llm_training.cleaning.words import UInt64Array
@@ -114,7 +114,13 @@ class _Worker:
         self._job = job
         self._reader = SliceReader(job.corpus, job.plan)
         self._cleaner = Cleaner(job.settings)
-        self._tests = ContaminationIndex(texts_of_tests(job.tests)) if job.tests else None
+        self._tests = ContaminationIndex(self._test_texts(job)) if job.tests else None
+
+    @staticmethod
+    def _test_texts(job: CleanSlices) -> Iterator[str]:
+        """Those of the files, in the form that documents have when they are compared with them."""
+        texts = texts_of_tests(job.tests)
+        return (normalise(text)[0] for text in texts) if "normalise" in job.settings.steps else texts
 
     def clean(self, number: int) -> int:
         report = self._reader.report = BadRecords()
