@@ -269,6 +269,30 @@ def test_forms_of_test_files(tmp_path: Path, name: str, content: str, expected: 
             list(texts_of_tests([str(tmp_path / name)]))
 
 
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_documents_keep_their_fields(tmp_path: Path, format: str) -> None:
+    own = {"quality": "gold", "tags": ["a", {"b": 1}], "m": {"x": [1.5, None]}, "url": "http://x/" + "y" * 2_000, "n": 3, "is": True}
+    source = tmp_path / "x.jsonl"
+    others = own | {"null": None, "long": "z" * 9_000}
+    records = [{"id": f"d{number}", "text": document(random.Random(number)), **others} for number in range(20)]
+    records[3]["tags"] = ["t" * 3_000] * 3
+    records[4].pop("quality")
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    clean(source, tmp_path / "out", cleaning=CleaningPlan(), format=format, validation_fraction=0)
+    if format == "jsonl":
+        rows = {row.pop("id"): row for row in read(tmp_path / "out" / "train.json") if row.pop("text")}
+    else:
+        from pyarrow import parquet
+
+        table = parquet.read_table(tmp_path / "out" / "train-00000.parquet").to_pylist()
+        rows = {row["id"]: json.loads(row["metadata"]) for row in table}
+    assert len(rows) == 20
+    for name, row in rows.items():
+        score = row.pop("quality" if name == "d4" else "quality_score")
+        missing = {"d3": {"tags"}, "d4": {"quality"}}.get(name, set())
+        assert 0 <= score <= 1 and row == {key: value for key, value in own.items() if key not in missing}
+
+
 def test_parquet_shards_hold_the_documents(noisy: Path, tmp_path: Path) -> None:
     from pyarrow import parquet
 

@@ -325,7 +325,9 @@ class _Names:
 
 
 def _document(record: dict[str, Any]) -> Document:
-    metadata = record["metadata"] if record["score"] is None else {**record["metadata"], "quality": record["score"]}
+    metadata = record["metadata"]
+    if record["score"] is not None:  # the source's own field stays
+        metadata = {**metadata, "quality_score" if "quality" in metadata else "quality": record["score"]}
     return Document(
         record["id"],
         record["text"],
