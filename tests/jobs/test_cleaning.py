@@ -18,7 +18,10 @@ import pytest
 
 from llm_training.cleaning import CleaningSettings
 from llm_training.config.data import DataConfig
+from llm_training.corpus import Document
+from llm_training.corpus.split import text_digest
 from llm_training.errors import ConfigError, DataError
+from llm_training.events import EventBus, Notice
 from llm_training.jobs.clean_corpus import CleaningPlan, configured_cleaning
 from llm_training.jobs.clean_reading import clean_reading
 from llm_training.jobs.contamination_tests import texts_of_tests
@@ -291,6 +294,45 @@ def test_documents_keep_their_fields(tmp_path: Path, format: str) -> None:
         score = row.pop("quality" if name == "d4" else "quality_score")
         missing = {"d3": {"tags"}, "d4": {"quality"}}.get(name, set())
         assert 0 <= score <= 1 and row == {key: value for key, value in own.items() if key not in missing}
+
+
+def test_source_code_is_not_judged_as_prose(tmp_path: Path) -> None:
+    code = "import os\n" + "".join(f"def f{number}(a):\n    return [a, {{{number}: os}}]\n" for number in range(40))
+    folder = tmp_path / "texts"
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "x.py.gz").write_bytes(gzip.compress(code.replace("def f", f"def {name}").encode()))
+        (folder / name / "y.py").write_text(code.replace("def f", f"def y{name}"))
+    (folder / "z.txt").write_text(code)
+    paths = [folder / "z.txt", *sorted(folder.glob("*/*"))]
+    steps = ("gopher", "repetition", "c4", "fineweb")
+    what = CleaningPlan(CleaningSettings(steps=steps), deduplicate=False, near_similarity=None)
+    result = prepare([str(path) for path in paths], str(tmp_path / "out"), tokenizer_files=BYTES, cleaning=what)
+    assert sum(result.dropped.values()) <= 2 and result.num_documents > 5
+    assert {row["id"].partition("#")[0] for row in read(tmp_path / "out" / "train.json")} == {"x.py.gz", "y.py"}
+    cleaned = clean_reading(DataConfig(cleaning=list(steps))).opened()
+    documents = [Document(name, code, name, 0) for name in ("x.py", "x.py.gz", "x.py#2", "x.py.xz#3", "x.txt", "x.pyc.txt")]
+    assert [found.id for found in cleaned(iter(documents))] == ["x.py", "x.py.gz", "x.py#2", "x.py.xz#3"]
+
+
+def test_when_cleaning_drops_all_that_is_held_out_others_are(tmp_path: Path) -> None:
+    texts = [document(random.Random(number)) for number in range(12)]
+    lowest = min(map(text_digest, texts))
+    texts[0] = next(short for number in range(100_000) if text_digest(short := f"x{number}") < lowest)
+    source = tmp_path / "few.jsonl"
+    source.write_text("".join(json.dumps({"id": f"d{number}", "text": text}) + "\n" for number, text in enumerate(texts)))
+    notices: list[str] = []
+    bus = EventBus()
+    bus.subscribe(lambda event: notices.append(event.message) if isinstance(event, Notice) else None)
+    for format in ("jsonl", "parquet"):
+        clean(source, tmp_path / format, bus=bus, format=format)
+    held_out = read(tmp_path / "jsonl" / "validation.json")
+    assert len(held_out) == 1 and len(read(tmp_path / "jsonl" / "train.json")) == 10
+    assert (tmp_path / "parquet" / "validation-00000.parquet").exists()
+    assert notices == ["cleaning left no held-out document: 1 of those that are left are held out instead"] * 2
+    (tmp_path / "valid.jsonl").write_text(json.dumps({"text": "short"}) + "\n")
+    clean(source, tmp_path / "named", bus=bus, validation_sources=[str(tmp_path / "valid.jsonl")])
+    assert notices[2:] == ["no document is held out: validation.json is empty, so a training run has nothing to evaluate on"]
 
 
 def test_parquet_shards_hold_the_documents(noisy: Path, tmp_path: Path) -> None:

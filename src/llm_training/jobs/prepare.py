@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from llm_training.config.data import Engine
-from llm_training.corpus import TEST, TRAIN, Corpus, CorpusSettings, Document, Plan, SliceReader, make_plan
+from llm_training.corpus import TEST, TRAIN, VALIDATION, Corpus, CorpusSettings, Document, Plan, SliceReader, make_plan
 from llm_training.errors import ConfigError, DataError
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.clean_corpus import WORK_FOLDER, CleanedCorpus, CleaningPlan, clean_corpus
@@ -196,6 +196,8 @@ def prepare(
             raise DataError(
                 "there are no training documents in the source", where=", ".join(input), remedy="add files that are not held out"
             )
+        if (validation_fraction or validation_sources) and not writer.statistics[VALIDATION].num_documents:
+            bus.publish(Notice(message="no document is held out: validation.json is empty, so a training run has nothing to evaluate on"))
         num_leaks = writer.count_leaks()
         if num_leaks and not allow_leaks:
             raise DataError(
