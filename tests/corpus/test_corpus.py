@@ -145,7 +145,7 @@ def test_json_fields(folder: Path, read) -> None:
     rows = [{"id": "x7", "body": "long text", "url": "u", "big": "y" * 500, "nested": {}}, {"id": 5, "body": "other"}, {"body": "third"}]
     (folder / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
     first, second, third = read(folder / "r.jsonl", text_field="body")
-    assert (first.id, first.text, dict(first.metadata)) == ("x7", "long text", {"url": "u"})
+    assert (first.id, first.text, dict(first.metadata)) == ("x7", "long text", {"url": "u", "big": "y" * 500, "nested": {}})
     assert (second.id, third.id) == ("5", "r.jsonl:2")
 
 

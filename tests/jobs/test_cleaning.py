@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -17,9 +18,13 @@ import pytest
 
 from llm_training.cleaning import CleaningSettings
 from llm_training.config.data import DataConfig
+from llm_training.corpus import Document
+from llm_training.corpus.split import text_digest
 from llm_training.errors import ConfigError, DataError
+from llm_training.events import EventBus, Notice
 from llm_training.jobs.clean_corpus import CleaningPlan, configured_cleaning
 from llm_training.jobs.clean_reading import clean_reading
+from llm_training.jobs.contamination_tests import texts_of_tests
 from llm_training.jobs.prepare import PrepareResult, TokenizerChoice, prepare
 from llm_training.storage.faults import FAULT_VARIABLE
 from llm_training.storage.manifest import verify
@@ -230,6 +235,104 @@ def test_decontamination_takes_training_documents_only(noisy: Path, tmp_path: Pa
     (tmp_path / "exam.json").write_text("{")
     with pytest.raises(DataError, match="a test file is not JSON"):
         clean(noisy, tmp_path / "out", cleaning=configured_cleaning(DataConfig(decontaminate=[str(tmp_path / "exam.json")])))
+
+
+def test_tests_are_found_before_masking_and_in_any_form(tmp_path: Path) -> None:
+    phone = "Please call our office number at (555) 123-4567 today."
+    gare = "Le café était déjà fermé quand Éloïse arriva à la gare déserte hier soir."
+    texts = {f"d{number}": document(random.Random(number)) for number in range(20)}
+    texts |= {name: f"{document(random.Random(9))} {text}" for name, text in (("phone", phone), ("gare", gare))}
+    source = tmp_path / "x.jsonl"
+    source.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()))
+    tests = tmp_path / "tests.txt"
+    tests.write_text(phone + "\n" + unicodedata.normalize("NFD", gare) + "\n")
+    what = CleaningPlan(CleaningSettings(steps=("normalise", "pii")), near_similarity=None, tests=(str(tests),))
+    result = clean(source, tmp_path / "out", cleaning=what, validation_fraction=0)
+    assert result.dropped == {"decontaminate: contaminated": 2}
+    kept = {row["id"]: row["text"] for row in read(tmp_path / "out" / "train.json")}
+    assert set(kept) == texts.keys() - {"phone", "gare"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("t.json", json.dumps({"items": [{"q": "one two"}, {"q": "three"}]}, indent=1), ["one two", "three"]),
+        ("t.json", json.dumps(["one", ["two"]], indent=1), ["one", "two"]),
+        ("t.jsonl", '{"q": "one\u2028two\u0085"}\r\n\n{"q": "three"}\n', ["one\u2028two\u0085", "three"]),
+        ("t.jsonl", '\ufeff{"q": "one"}\n"two"', ["one", "two"]),
+        ("t.txt", "one\u2028two\nthree", ["one\u2028two", "three"]),
+    ],
+)
+def test_forms_of_test_files(tmp_path: Path, name: str, content: str, expected: list[str]) -> None:
+    (tmp_path / name).write_bytes(content.encode())
+    assert list(texts_of_tests([str(tmp_path / name)])) == expected
+    if name != "t.txt":
+        (tmp_path / name).write_bytes(content.encode() + b"\n{")
+        with pytest.raises(DataError, match="a test file is not JSON"):
+            list(texts_of_tests([str(tmp_path / name)]))
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_documents_keep_their_fields(tmp_path: Path, format: str) -> None:
+    own = {"quality": "gold", "tags": ["a", {"b": 1}], "m": {"x": [1.5, None]}, "url": "http://x/" + "y" * 2_000, "n": 3, "is": True}
+    source = tmp_path / "x.jsonl"
+    others = own | {"null": None, "long": "z" * 9_000}
+    records = [{"id": f"d{number}", "text": document(random.Random(number)), **others} for number in range(20)]
+    records[3]["tags"] = ["t" * 3_000] * 3
+    records[4].pop("quality")
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    clean(source, tmp_path / "out", cleaning=CleaningPlan(), format=format, validation_fraction=0)
+    if format == "jsonl":
+        rows = {row.pop("id"): row for row in read(tmp_path / "out" / "train.json") if row.pop("text")}
+    else:
+        from pyarrow import parquet
+
+        table = parquet.read_table(tmp_path / "out" / "train-00000.parquet").to_pylist()
+        rows = {row["id"]: json.loads(row["metadata"]) for row in table}
+    assert len(rows) == 20
+    for name, row in rows.items():
+        score = row.pop("quality" if name == "d4" else "quality_score")
+        missing = {"d3": {"tags"}, "d4": {"quality"}}.get(name, set())
+        assert 0 <= score <= 1 and row == {key: value for key, value in own.items() if key not in missing}
+
+
+def test_source_code_is_not_judged_as_prose(tmp_path: Path) -> None:
+    code = "import os\n" + "".join(f"def f{number}(a):\n    return [a, {{{number}: os}}]\n" for number in range(40))
+    folder = tmp_path / "texts"
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "x.py.gz").write_bytes(gzip.compress(code.replace("def f", f"def {name}").encode()))
+        (folder / name / "y.py").write_text(code.replace("def f", f"def y{name}"))
+    (folder / "z.txt").write_text(code)
+    paths = [folder / "z.txt", *sorted(folder.glob("*/*"))]
+    steps = ("gopher", "repetition", "c4", "fineweb")
+    what = CleaningPlan(CleaningSettings(steps=steps), deduplicate=False, near_similarity=None)
+    result = prepare([str(path) for path in paths], str(tmp_path / "out"), tokenizer_files=BYTES, cleaning=what)
+    assert sum(result.dropped.values()) <= 2 and result.num_documents > 5
+    assert {row["id"].partition("#")[0] for row in read(tmp_path / "out" / "train.json")} == {"x.py.gz", "y.py"}
+    cleaned = clean_reading(DataConfig(cleaning=list(steps))).opened()
+    documents = [Document(name, code, name, 0) for name in ("x.py", "x.py.gz", "x.py#2", "x.py.xz#3", "x.txt", "x.pyc.txt")]
+    assert [found.id for found in cleaned(iter(documents))] == ["x.py", "x.py.gz", "x.py#2", "x.py.xz#3"]
+
+
+def test_when_cleaning_drops_all_that_is_held_out_others_are(tmp_path: Path) -> None:
+    texts = [document(random.Random(number)) for number in range(12)]
+    lowest = min(map(text_digest, texts))
+    texts[0] = next(short for number in range(100_000) if text_digest(short := f"x{number}") < lowest)
+    source = tmp_path / "few.jsonl"
+    source.write_text("".join(json.dumps({"id": f"d{number}", "text": text}) + "\n" for number, text in enumerate(texts)))
+    notices: list[str] = []
+    bus = EventBus()
+    bus.subscribe(lambda event: notices.append(event.message) if isinstance(event, Notice) else None)
+    for format in ("jsonl", "parquet"):
+        clean(source, tmp_path / format, bus=bus, format=format)
+    held_out = read(tmp_path / "jsonl" / "validation.json")
+    assert len(held_out) == 1 and len(read(tmp_path / "jsonl" / "train.json")) == 10
+    assert (tmp_path / "parquet" / "validation-00000.parquet").exists()
+    assert notices == ["cleaning left no held-out document: 1 of those that are left are held out instead"] * 2
+    (tmp_path / "valid.jsonl").write_text(json.dumps({"text": "short"}) + "\n")
+    clean(source, tmp_path / "named", bus=bus, validation_sources=[str(tmp_path / "valid.jsonl")])
+    assert notices[2:] == ["no document is held out: validation.json is empty, so a training run has nothing to evaluate on"]
 
 
 def test_parquet_shards_hold_the_documents(noisy: Path, tmp_path: Path) -> None:

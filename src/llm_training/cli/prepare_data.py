@@ -53,7 +53,7 @@ def prepare_data(
         deduplicate: remove duplicates and near-duplicates; empty follows --cleaning, which by default does.
         keep_dropped: folder for a file with every document that went, and why.
         allow_leaks: go on when the same text stands in training and held-out documents.
-        skip_bad: skip and count undecodable or malformed documents instead of stopping.
+        skip_bad: skip and count undecodable or malformed documents instead of stopping; off unless asked for here or by --config.
         workers: processes that clean; 0 takes what the amount of text is worth, at most one a core; on a Ray cluster one a CPU.
         vocab_size: entries of the tokenizer to train; empty picks one for the amount of text.
         max_length: cut documents into pieces of at most so many tokens; empty leaves them whole.
@@ -61,35 +61,42 @@ def prepare_data(
         merges: merges.txt of that tokenizer.
         tokenizer: an existing tokenizer instead: tokenizer.json, a directory, a Hub name, or bytes.
         create_stats: count tokens, words and lengths of every document into stats.json.
-        config: a file, a name in config/, or a shipped preset; may be repeated, later ones win. The data section is used.
+        config: a file, a name in config/, or a shipped preset; may be repeated, later ones win. The section data is used.
         json: print the result as JSON; progress goes to standard error.
     """
     from llm_training.cli.console import print_facts, print_json, print_table, watched
+    from llm_training.config.given import DEFAULT
     from llm_training.config.load import load_config
     from llm_training.jobs import prepare
     from llm_training.jobs.clean_corpus import configured_cleaning
+    from llm_training.jobs.prepare_sources import sources_without_weights
     from llm_training.monitoring.printable import printable
 
     tokenizer_files = prepare.chosen_tokenizer(vocab=vocab, merges=merges, tokenizer=tokenizer)
-    loaded = load_config(config or (), os.environ, values).config
-    with watched(loaded.monitoring.console, to_stderr=json, log_level=loaded.monitoring.log_level) as bus:
+    given = (*(input or ()), *sources)
+    loaded = load_config(config or (), os.environ, [*values, *([("data.sources", given)] if given else [])])
+    data, monitoring = loaded.config.data, loaded.config.monitoring
+    is_given = data.dataset_name is not None or loaded.origin("data.sources") != DEFAULT
+    with watched(monitoring.console, to_stderr=json, log_level=monitoring.log_level) as bus:
         result = prepare.prepare(
-            [*(input or ()), *sources],
+            sources_without_weights(data) if is_given else (),
             output,
             vocab_size=vocab_size,
             max_length=max_length,
             tokenizer_files=tokenizer_files,
             create_stats=create_stats,
             format=format,
-            validation_fraction=loaded.data.validation_fraction,
-            text_field=loaded.data.text_field,
-            skip_bad=skip_bad,
-            max_bad_fraction=loaded.data.max_bad_fraction,
-            cleaning=configured_cleaning(loaded.data, deduplicate=deduplicate),
+            validation_fraction=data.validation_fraction,
+            validation_sources=data.validation_sources,
+            text_field=data.text_field,
+            skip_bad=skip_bad or (data.skip_bad and loaded.origin("data.skip_bad") != DEFAULT),
+            max_bad_fraction=data.max_bad_fraction,
+            max_document_bytes=data.max_document_bytes,
+            cleaning=configured_cleaning(data, deduplicate=deduplicate),
             keep_dropped=keep_dropped,
             allow_leaks=allow_leaks,
             workers=workers,
-            engine=loaded.data.engine,
+            engine=data.engine,
             bus=bus,
         )
     if json:

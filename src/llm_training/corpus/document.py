@@ -25,7 +25,7 @@ class Document:
         source: the file it came from, as a stable name without machine paths.
         position: index of the record in its file, counted from 0 (the line of a JSONL file).
         split: ``train``, ``validation`` or ``test``.
-        metadata: other short fields of the record.
+        metadata: other fields of the record, the long ones while they fit into some kilobytes.
         token_ids: ids already made (the ``token-ids:`` kind), else None.
         is_continued: True when the next document continues this text, so that no separator belongs between them.
     """

@@ -25,11 +25,11 @@ from llm_training.cleaning.duplicates import NONE, exact_duplicates, near_duplic
 from llm_training.cleaning.shingles import NUM_BANDS, shingles
 from llm_training.cleaning.words import UInt64Array
 from llm_training.config.data import DataConfig, Engine
-from llm_training.corpus import Corpus, Document, Plan, ReadReport
+from llm_training.corpus import TRAIN, VALIDATION, Corpus, Document, Plan, ReadReport
 from llm_training.corpus.sources.record import HARMLESS_REASONS
 from llm_training.errors import ConfigError, DataError
 from llm_training.events import EventBus, Notice, Progress
-from llm_training.jobs.clean_slices import CleanSlices, SliceFiles, bad_lines, dropped_line, keep_place, num_rows
+from llm_training.jobs.clean_slices import SPLIT_ORDER, CleanSlices, SliceFiles, bad_lines, dropped_line, keep_place, num_rows
 from llm_training.runtime.device import usable_cores
 from llm_training.storage.durable import make_directory, remove_tree, write_json
 from llm_training.storage.faults import crash_point
@@ -108,6 +108,7 @@ class CleanedCorpus:
         changes: documents changed, by kind of change.
         bad: reason and place of the first records that could not be read.
         num_documents: documents that were read.
+        held_out: training documents held out in the place of those that cleaning dropped.
     """
 
     folder: Path
@@ -120,6 +121,7 @@ class CleanedCorpus:
     bad: list[tuple[str, str]]
     num_documents: int
     num_bytes: int
+    held_out: frozenset[int] = frozenset()
 
     def documents(self, split: str | None = None) -> Iterator[Document]:
         """Documents that stay, of one split or all."""
@@ -150,7 +152,8 @@ class CleanedCorpus:
         index = 0
         for files in self.rows.files:
             for line in read_bytes(files.kept, max_bytes=_MAX_SLICE_BYTES).split(b"\n")[:-1]:
-                yield index, orjson.loads(line)
+                record = orjson.loads(line)
+                yield index, record | {"split": VALIDATION} if index in self.held_out else record
                 index += 1
 
 
@@ -206,9 +209,35 @@ def clean_corpus(
         if number:
             account.dropped[reason] = number
     _require_some(account, rows.num_documents)
+    stays = original == NONE
+    stays[list(near)] = False
+    held_out = _held_out_anew(rows, stays, corpus.settings.validation_fraction)
+    if held_out:
+        bus.publish(Notice(message=f"cleaning left no held-out document: {len(held_out):,} of those that are left are held out instead"))
     return CleanedCorpus(
-        folder, rows, original, near, account.report, account.dropped, account.changes, account.bad, account.num_documents, plan.num_bytes
+        folder,
+        rows,
+        original,
+        near,
+        account.report,
+        account.dropped,
+        account.changes,
+        account.bad,
+        account.num_documents,
+        plan.num_bytes,
+        held_out,
     )
+
+
+def _held_out_anew(rows: _Rows, stays: NDArray[np.bool_], fraction: float) -> frozenset[int]:
+    """When no held-out document stays: the share of the training documents that have the lowest keys, at least one; never the only one."""
+    order = rows.order
+    training = np.flatnonzero(stays & (order == SPLIT_ORDER.index(TRAIN)))
+    if not fraction or len(training) < 2 or (stays & (order == SPLIT_ORDER.index(VALIDATION))).any():
+        return frozenset()
+    keys = np.concatenate(list(rows.pieces(0)))[training]
+    lowest = np.argsort(keys, kind="stable")[: max(1, round(len(training) * fraction))]
+    return frozenset(training[lowest].tolist())
 
 
 def _run(job: CleanSlices, due: list[int], workers: int, engine: Engine, num_bytes: int, bus: EventBus) -> Generator[tuple[int, int]]:
@@ -327,7 +356,9 @@ class _Names:
 
 
 def _document(record: dict[str, Any]) -> Document:
-    metadata = record["metadata"] if record["score"] is None else {**record["metadata"], "quality": record["score"]}
+    metadata = record["metadata"]
+    if record["score"] is not None:  # the source's own field stays
+        metadata = {**metadata, "quality_score" if "quality" in metadata else "quality": record["score"]}
     return Document(
         record["id"],
         record["text"],

@@ -16,6 +16,7 @@ from llm_training.config.data import DataConfig
 from llm_training.corpus import Document, ReadReport, SliceReader
 from llm_training.errors import ConfigError
 from llm_training.jobs.clean_corpus import configured_cleaning, plain_values
+from llm_training.jobs.clean_slices import is_prose
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class _Cleaned:
             if document.token_ids is not None:
                 yield document
                 continue
-            outcome = self._cleaner.clean(document.text, is_prose=not document.source.endswith(".py"))
+            outcome = self._cleaner.clean(document.text, is_prose=is_prose(document))
             if outcome.verdict is None:
                 yield replace(document, text=outcome.text)
             else:

@@ -6,6 +6,7 @@ them depends on the process, the machine or the order of slices.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,12 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from llm_training.cleaning import Cleaner, CleaningSettings, Outcome, Verdict
+from llm_training.cleaning import Cleaner, CleaningSettings, Outcome, Verdict, normalise
 from llm_training.cleaning.contamination import ContaminationIndex
 from llm_training.cleaning.shingles import NUM_BANDS, band_keys, content_key, shingles
 from llm_training.cleaning.words import UInt64Array
 from llm_training.corpus import TEST, TRAIN, VALIDATION, Corpus, Document, Plan, ReadReport, SliceReader
+from llm_training.corpus.sources.kinds import kind_of
 from llm_training.corpus.sources.record import HARMLESS_REASONS
 from llm_training.jobs.contamination_tests import texts_of_tests
 from llm_training.storage.durable import write_bytes, write_json
@@ -30,6 +32,8 @@ SPLIT_ORDER: Final = (TEST, VALIDATION, TRAIN)
 # Rows of the key file after the two halves of the content key and the bands.
 NUM_EXTRA_ROWS: Final = 2
 _TEXTS_AT_ONCE: Final = 1_000
+# What tells files of equal names apart.
+_KEY_NUMBER: Final = re.compile(r"#\d+$")
 
 
 # Places of unreadable records that are listed.
@@ -123,12 +127,23 @@ class CleanSlices:
         return files.kept, files.keys, files.dropped, files.account
 
 
+def is_prose(document: Document) -> bool:
+    """False for source code, compressed or not: no rule for running text means anything in it."""
+    return kind_of(Path(_KEY_NUMBER.sub("", document.source))) != "python"
+
+
 class _Worker:
     def __init__(self, job: CleanSlices) -> None:
         self._job = job
         self._reader = SliceReader(job.corpus, job.plan)
         self._cleaner = Cleaner(job.settings)
-        self._tests = ContaminationIndex(texts_of_tests(job.tests)) if job.tests else None
+        self._tests = ContaminationIndex(self._test_texts(job)) if job.tests else None
+
+    @staticmethod
+    def _test_texts(job: CleanSlices) -> Iterator[str]:
+        """Those of the files, in the form that documents have when they are compared with them."""
+        texts = texts_of_tests(job.tests)
+        return (normalise(text)[0] for text in texts) if "normalise" in job.settings.steps else texts
 
     def clean(self, number: int) -> int:
         report = self._reader.report = BadRecords()
@@ -140,9 +155,8 @@ class _Worker:
         return report.num_bytes
 
     def _outcome(self, document: Document) -> Outcome:
-        # Source code is text, but no rule for running text means anything in it.
         tests = self._tests.judge if self._tests is not None and document.split == TRAIN else None
-        return self._cleaner.clean(document.text, is_prose=not document.source.endswith(".py"), tests=tests)
+        return self._cleaner.clean(document.text, is_prose=is_prose(document), tests=tests)
 
 
 class _SliceResult:

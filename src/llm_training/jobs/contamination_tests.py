@@ -23,21 +23,23 @@ def texts_of_tests(paths: Sequence[str]) -> Iterator[str]:
         path = Path(name).expanduser()
         stream = ByteStream(path)
         try:
-            text = b"".join(iter(lambda: stream.read(_BLOCK_BYTES), b"")).decode(errors="replace")  # noqa: B023 - read at once
+            text = b"".join(iter(lambda: stream.read(_BLOCK_BYTES), b"")).decode("utf-8-sig", errors="replace")  # noqa: B023 - read at once
         finally:
             stream.close()
         plain = path.with_suffix("") if compression_of(path) else path
         try:
-            yield from _texts_of_json(text) if plain.suffix.lower() in _JSON_SUFFIXES else text.splitlines()
+            yield from _texts_of_json(text) if plain.suffix.lower() in _JSON_SUFFIXES else text.split("\n")
         except orjson.JSONDecodeError as error:
             raise DataError(f"a test file is not JSON ({error})", where=name, remedy="give JSON, JSON Lines or plain text") from None
 
 
 def _texts_of_json(text: str) -> Iterator[str]:
-    parts = [text] if text.lstrip().startswith("[") else text.splitlines()
-    for part in parts:
-        if part.strip():
-            yield from _strings_in(orjson.loads(part))
+    try:
+        values = [orjson.loads(text)]
+    except orjson.JSONDecodeError:
+        values = map(orjson.loads, filter(str.strip, text.split("\n")))  # not splitlines: a string may hold U+2028
+    for value in values:
+        yield from _strings_in(value)
 
 
 def _strings_in(value: object) -> Iterator[str]:

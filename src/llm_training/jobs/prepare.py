@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from llm_training.config.data import Engine
-from llm_training.corpus import TEST, TRAIN, Corpus, CorpusSettings, Document, Plan, SliceReader, make_plan, open_corpus
+from llm_training.corpus import TEST, TRAIN, VALIDATION, Corpus, CorpusSettings, Document, Plan, SliceReader, make_plan
 from llm_training.errors import ConfigError, DataError
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.clean_corpus import WORK_FOLDER, CleanedCorpus, CleaningPlan, clean_corpus
 from llm_training.jobs.clean_slices import BadRecords, bad_lines
 from llm_training.jobs.document_writer import FORMATS, DocumentWriter
+from llm_training.jobs.prepare_sources import open_held_out
 from llm_training.jobs.prepared_folder import PreparedFolder
 from llm_training.storage.durable import make_directory, remove_tree, write_stream
 from llm_training.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -124,9 +125,11 @@ def prepare(
     create_stats: bool = False,
     format: str = "jsonl",
     validation_fraction: float = 0.05,
+    validation_sources: Sequence[str] = (),
     text_field: str = "text",
     skip_bad: bool = False,
     max_bad_fraction: float = 0.01,
+    max_document_bytes: int = 100_000_000,
     cleaning: CleaningPlan | None = None,
     keep_dropped: str | None = None,
     allow_leaks: bool = False,
@@ -145,6 +148,11 @@ def prepare(
         create_stats: measure words, tokens and lengths as well.
         format: ``jsonl`` or ``parquet``.
         max_bad_fraction: share of unreadable records above which even a lenient reading stops.
+        validation_fraction: share of documents held out.
+        validation_sources: sources of held-out text; nothing is then split off.
+        text_field: key or column of the text.
+        skip_bad: skip and count unreadable records instead of stopping.
+        max_document_bytes: longest record held in memory; longer ones are unreadable.
         cleaning: what to clean and how; None leaves every text as it is.
         keep_dropped: folder for a file with everything that went, and why.
         allow_leaks: go on when the same text stands in training and held-out documents.
@@ -164,8 +172,9 @@ def prepare(
         skip_bad=skip_bad,
         max_bad_fraction=max_bad_fraction,
         slice_bytes=_SLICE_BYTES,
+        max_document_bytes=max_document_bytes,
     )
-    corpus = open_corpus(input, settings)
+    corpus = open_held_out(input, validation_sources, settings)
     tokenizer = tokenizer_files.load() if tokenizer_files else None
     with PreparedFolder(Path(output), format=format) as folder:
         folder.refuse_sources(file.path for file in corpus.files)
@@ -187,6 +196,8 @@ def prepare(
             raise DataError(
                 "there are no training documents in the source", where=", ".join(input), remedy="add files that are not held out"
             )
+        if (validation_fraction or validation_sources) and not writer.statistics[VALIDATION].num_documents:
+            bus.publish(Notice(message="no document is held out: validation.json is empty, so a training run has nothing to evaluate on"))
         num_leaks = writer.count_leaks()
         if num_leaks and not allow_leaks:
             raise DataError(

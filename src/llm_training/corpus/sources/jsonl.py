@@ -5,6 +5,7 @@ Positions are line numbers counted from 0, blank and bad lines included, so that
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from llm_training.corpus.sources.record import Cut, Limits, Record, too_long
 from llm_training.corpus.streams import ByteStream
 
 _SKIP_BYTES = 1 << 20
-_MAX_METADATA_CHARACTERS = 200
+_SHORT_CHARACTERS = 200
+_MAX_METADATA_BYTES = 8_192
 
 
 def parse_record(raw: bytes, position: int, offset: int, limits: Limits) -> Record:
@@ -64,14 +66,36 @@ def record_of_value(value: object, position: int, offset: int, text_field: str) 
         offset,
         text,
         str(own_id) if isinstance(own_id, str | int) and own_id != "" else None,
-        {key: item for key, item in value.items() if key not in (text_field, "id") and _is_short(item)} if len(value) > 1 else None,
+        _metadata({key: item for key, item in value.items() if key not in (text_field, "id")}) if len(value) > 1 else None,
         None,
         "" if text and not text.isspace() else "empty text",
     )
 
 
+def _metadata(fields: dict[str, object]) -> dict[str, object]:
+    """Short fields, and others that can be written as JSON while there is room; null says nothing."""
+    if all(map(_is_short, fields.values())):
+        return fields
+    kept: dict[str, object] = {}
+    room = _MAX_METADATA_BYTES
+    for key, item in fields.items():
+        size = 0 if _is_short(item) else _json_bytes(item)
+        if size <= room:
+            kept[key] = item
+            room -= size
+    return kept
+
+
 def _is_short(value: object) -> bool:
-    return isinstance(value, int | float | bool) or (isinstance(value, str) and len(value) <= _MAX_METADATA_CHARACTERS)
+    return isinstance(value, int | float | bool) or (isinstance(value, str) and len(value) <= _SHORT_CHARACTERS)
+
+
+def _json_bytes(value: object) -> int:
+    """Length as JSON; more than any room for what is none or is null."""
+    if isinstance(value, str | list | dict) and (not isinstance(value, str) or len(value) <= _MAX_METADATA_BYTES):
+        with contextlib.suppress(TypeError):
+            return len(orjson.dumps(value))
+    return _MAX_METADATA_BYTES + 1
 
 
 class JsonLinesFormat:
