@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from itertools import product
 from pathlib import Path
 
 import orjson
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_training.corpus import Corpus, CorpusSettings, Plan, SliceReader, make_plan, open_corpus
-from llm_training.errors import IntegrityError
+from llm_training.errors import DataError, IntegrityError
 
 from .conftest import read_all
 
@@ -112,6 +113,58 @@ def test_appended_bytes_make_new_slices_and_leave_the_old(folder: Path, name: st
     fresh = _texts(grown_corpus, make_plan(grown_corpus))
     assert sorted("".join(after)) == sorted("".join(fresh))
     assert make_plan(grown_corpus, grown) == grown
+
+
+@pytest.mark.parametrize(
+    ("name", "line_end"),
+    [*product(["r.jsonl", "r.jsonl.gz", "r.csv", "r.csv.gz"], ["\n", "\r\n"]), *product(["r.csv", "r.csv.gz"], ["\r"])],
+)
+def test_a_line_end_that_comes_later_is_no_line(folder: Path, name: str, line_end: str) -> None:
+    def write(content: str) -> None:
+        (folder / name).write_bytes(gzip.compress(content.encode()) if name.endswith("gz") else content.encode())
+
+    rows = [json.dumps({"text": f"text {number}"}) if "jsonl" in name else f"{number},text {number}" for number in range(4)]
+    head = [] if "jsonl" in name else ["n,text"]
+    whole = line_end.join([*head, *rows, ""])
+    plan = None
+    for lines in ([*head, *rows[:2]], [*head, *rows[:2], ""], [*head, *rows[:3]], [*head, *rows, ""]):
+        write(line_end.join(lines))
+        said: list[str] = []
+        corpus = _open(folder / name)
+        plan = make_plan(corpus, plan, notify=said.append)
+        assert not said
+    assert plan is not None
+    documents = read_all(corpus, plan)
+    assert [(document.position, document.text) for document in documents] == [(number, f"text {number}") for number in range(4)]
+    write(whole + "{" + line_end)
+    with pytest.raises(DataError, match=r", line 5, byte offset" if "jsonl" in name else rf"byte offset {len(whole)}"):
+        grown = _open(folder / name)
+        read_all(grown, make_plan(grown, plan))
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.csv.gz"])
+def test_a_row_that_was_still_being_written_is_told(folder: Path, name: str) -> None:
+    def write(content: bytes) -> None:
+        (folder / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+
+    write(b"id,text\n1,hello there\n2,hello y")
+    settings = CorpusSettings(skip_bad=True, max_bad_fraction=1.0)
+    plan = make_plan(_open(folder, settings=settings))
+    write(b"id,text\n1,hello there\n2,hello you all\n3,third\n")
+    with pytest.raises(IntegrityError, match=r"the last row went on after it was planned.*line 3, byte offset 31"):
+        make_plan(_open(folder, settings=settings), plan)
+
+
+def test_a_grown_compressed_file_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "r.jsonl.gz"
+    path.write_bytes(gzip.compress(_rows(0, 300)[:-1]))
+    plan = make_plan(_open(folder))
+    path.write_bytes(gzip.compress(_rows(0, 400)))
+    opened: list[Path] = []
+    real = gzip.GzipFile
+    monkeypatch.setattr("llm_training.corpus.streams.gzip.GzipFile", lambda **arguments: opened.append(Path()) or real(**arguments))
+    assert make_plan(_open(folder), plan).files[0].num_records == 400
+    assert len(opened) == 1
 
 
 @pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz", "t.txt"])

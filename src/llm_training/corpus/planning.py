@@ -122,6 +122,7 @@ class _Planner:
         start, first = (old.planned_end, old.num_records) if old else (0, 0)
         for span in self._old_spans.get(file.key, ()):
             _compare(opened, span, self._corpus)
+        start = _next_line(opened, start) if start else start
         placed: list[Placed] = []
         for split, cut in self._cuts(file, opened, start, divides=divides):
             placed.append((split, Span(file.key, cut.start, cut.stop, first, cut.num_records, cut.num_bytes, cut.sha256, cut.is_continued)))
@@ -203,6 +204,20 @@ def _compare(opened: OpenFile, span: Span, corpus: Corpus) -> None:
     cut = Cut(span.start, span.stop, span.count, span.num_bytes, span.sha256)
     if opened.read(cut, span.first, limits_of(corpus))[1] != span.sha256:
         raise edited(span)
+
+
+def _next_line(opened: OpenFile, start: int) -> int:
+    """Where to go on in a file of lines. Raises IntegrityError when a row was still being written as it was planned."""
+    if not isinstance(opened, ByteFile) or opened.format.name not in _GROWING_FORMATS:
+        return start
+    begins = opened.line_from(start)
+    if begins is None and opened.format.name == "csv":  # JSON Lines show by themselves whether a line is whole
+        raise IntegrityError(
+            "the last row went on after it was planned: it was still being written",
+            where=opened.locate(start),
+            remedy="end the file with a line break, then use another --cache.name, or llm-build-cache --force-rebuild",
+        )
+    return start if begins is None else begins
 
 
 def _group(placed: Sequence[Placed], first_number: int, source: int, slice_bytes: int) -> Iterator[Slice]:
