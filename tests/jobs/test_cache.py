@@ -111,3 +111,11 @@ def test_a_whole_cache_is_checked_without_its_sources(tmp_path: Path, source: Pa
     with pytest.raises(IntegrityError, match="2 parts of the cache are damaged") as caught:
         check_cache(str(tmp_path / "cache"), EventBus())
     assert chunk.name in caught.value.what and plan.name in caught.value.what
+
+
+def test_a_number_of_documents_is_another_cache(tmp_path: Path, source: Path) -> None:
+    whole = cache.build(configured(tmp_path, source))
+    few = cache.build(configured(tmp_path, source, **{"data.num_samples": 12}))
+    assert few.directory != whole.directory and 0 < few.text_bytes < 0.6 * whole.text_bytes
+    again = cache.build(configured(tmp_path, source, **{"data.num_samples": 12}))
+    assert again.directory == few.directory and not again.built

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from llm_training.cli import door
+from llm_training.errors import ConfigError
 
 _SHOWN_PLACES = 50
 
@@ -72,6 +73,8 @@ def prepare_data(
 
     tokenizer_files = prepare.chosen_tokenizer(vocab=vocab, merges=merges, tokenizer=tokenizer)
     loaded = load_config(config or (), os.environ, values).config
+    if loaded.data.num_samples is not None:
+        raise ConfigError("data.num_samples is not for llm-prepare-data", remedy="give it to llm-train or llm-build-cache")
     with watched(loaded.monitoring.console, to_stderr=json, log_level=loaded.monitoring.log_level) as bus:
         result = prepare.prepare(
             [*(input or ()), *sources],
