@@ -69,6 +69,8 @@ TRANSLATED = [
     ("model.vocab_size", 5000, "model.vocab_size", 5000),
     ("train_data_path", "a.txt", "data.sources", ["a.txt"]),
     ("val_data_path", "v.txt", "data.validation_sources", ["v.txt"]),
+    ("num_samples", 1000, "data.num_samples", 1000),
+    ("num_samples", "auto", "data.num_samples", None),
     ("data_dir", "d/", "data.sources", ["d/"]),
     ("input_file", "a.jsonl", "data.sources", ["a.jsonl"]),
     ("checkpoint_dir", "./checkpoints", "training.output_dir", "."),
@@ -80,7 +82,6 @@ TRANSLATED = [
 
 # names without a choice: the true value is accepted, another refused with the reason
 NO_CHOICE = [
-    ("num_samples", "auto", 1000, "all documents are used"),
     ("use_packed_cache", True, False, "packed cache"),
     ("pack_sequences", True, None, ""),
     ("use_epoch_based_training", True, False, "max_steps or max_tokens"),

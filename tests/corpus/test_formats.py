@@ -139,6 +139,21 @@ def test_the_text_column_is_named_or_missing(folder: Path, read, name: str) -> N
         assert [document.text for document in read(path, text_field="body")] == ["first text", "second text"]
 
 
+@pytest.mark.parametrize("slice_bytes", [40, 1 << 20])
+def test_csv_headers_may_hold_line_breaks_and_lines_may_end_in_cr(folder: Path, read, slice_bytes: int) -> None:
+    path = folder / "x.csv"
+    rows = [(number, f"text {number}\r\nand more, {number}") for number in range(9)]
+    for line_end in ("\n", "\r\n"):
+        path.write_bytes(as_csv([text for _, text in rows], line_end=line_end).replace(b"n,text", b'"n\nof row",text', 1))
+        documents = read(path, slice_bytes=slice_bytes)
+        assert [(document.metadata["n\nof row"], document.text) for document in documents] == [(str(n), text) for n, text in rows]
+    texts = [f"one, two {number}\rthree" for number in range(9)]
+    path.write_bytes(as_csv(texts, line_end="\r"))
+    assert [document.text for document in read(path, slice_bytes=slice_bytes)] == texts
+    path.write_bytes(as_csv(texts, line_end="\r") + b"torn")
+    assert [document.text for document in read(path, slice_bytes=slice_bytes)] == texts
+
+
 def test_a_last_csv_row_still_being_written_waits(folder: Path) -> None:
     path = folder / "x.csv"
     said: list[str] = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import orjson
@@ -12,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_training.corpus import Corpus, CorpusSettings, Plan, SliceReader, make_plan, open_corpus
-from llm_training.errors import IntegrityError
+from llm_training.errors import DataError, IntegrityError
 
 from .conftest import read_all
+from .forms import TEXTS, as_array, as_csv, as_lines, as_parquet
 
 SMALL = CorpusSettings(slice_bytes=1000)
 
@@ -114,6 +117,58 @@ def test_appended_bytes_make_new_slices_and_leave_the_old(folder: Path, name: st
     assert make_plan(grown_corpus, grown) == grown
 
 
+@pytest.mark.parametrize(
+    ("name", "line_end"),
+    [*product(["r.jsonl", "r.jsonl.gz", "r.csv", "r.csv.gz"], ["\n", "\r\n"]), *product(["r.csv", "r.csv.gz"], ["\r"])],
+)
+def test_a_line_end_that_comes_later_is_no_line(folder: Path, name: str, line_end: str) -> None:
+    def write(content: str) -> None:
+        (folder / name).write_bytes(gzip.compress(content.encode()) if name.endswith("gz") else content.encode())
+
+    rows = [json.dumps({"text": f"text {number}"}) if "jsonl" in name else f"{number},text {number}" for number in range(4)]
+    head = [] if "jsonl" in name else ["n,text"]
+    whole = line_end.join([*head, *rows, ""])
+    plan = None
+    for lines in ([*head, *rows[:2]], [*head, *rows[:2], ""], [*head, *rows[:3]], [*head, *rows, ""]):
+        write(line_end.join(lines))
+        said: list[str] = []
+        corpus = _open(folder / name)
+        plan = make_plan(corpus, plan, notify=said.append)
+        assert not said
+    assert plan is not None
+    documents = read_all(corpus, plan)
+    assert [(document.position, document.text) for document in documents] == [(number, f"text {number}") for number in range(4)]
+    write(whole + "{" + line_end)
+    with pytest.raises(DataError, match=r", line 5, byte offset" if "jsonl" in name else rf"byte offset {len(whole)}"):
+        grown = _open(folder / name)
+        read_all(grown, make_plan(grown, plan))
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.csv.gz"])
+def test_a_row_that_was_still_being_written_is_told(folder: Path, name: str) -> None:
+    def write(content: bytes) -> None:
+        (folder / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+
+    write(b"id,text\n1,hello there\n2,hello y")
+    settings = CorpusSettings(skip_bad=True, max_bad_fraction=1.0)
+    plan = make_plan(_open(folder, settings=settings))
+    write(b"id,text\n1,hello there\n2,hello you all\n3,third\n")
+    with pytest.raises(IntegrityError, match=r"the last row went on after it was planned.*line 3, byte offset 31"):
+        make_plan(_open(folder, settings=settings), plan)
+
+
+def test_a_grown_compressed_file_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "r.jsonl.gz"
+    path.write_bytes(gzip.compress(_rows(0, 300)[:-1]))
+    plan = make_plan(_open(folder))
+    path.write_bytes(gzip.compress(_rows(0, 400)))
+    opened: list[Path] = []
+    real = gzip.GzipFile
+    monkeypatch.setattr("llm_training.corpus.streams.gzip.GzipFile", lambda **arguments: opened.append(Path()) or real(**arguments))
+    assert make_plan(_open(folder), plan).files[0].num_records == 400
+    assert len(opened) == 1
+
+
 @pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz", "t.txt"])
 @pytest.mark.parametrize("kind", ["edit", "truncate", "insert"])
 def test_changed_bytes_are_refused(folder: Path, name: str, kind: str) -> None:
@@ -188,6 +243,49 @@ def test_slices_in_order_open_a_compressed_file_once(folder: Path, monkeypatch: 
     monkeypatch.setattr("llm_training.corpus.streams.gzip.GzipFile", lambda **arguments: opened.append(Path()) or real(**arguments))
     read_all(corpus, plan)
     assert len(opened) == 1 and len(plan.slices) > 5
+
+
+LIMITED = {"x.jsonl": as_lines, "x.json": as_array, "x.csv": as_csv, "x.parquet": as_parquet}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+@pytest.mark.parametrize("limit", [1, 7, 59, 60, 61, 66, 1000])
+def test_a_limit_takes_the_first_documents_in_order(folder: Path, name: str, limit: int) -> None:
+    whole = CorpusSettings(slice_bytes=1000, validation_fraction=0.0)
+    limited = replace(whole, max_documents=limit)
+    (folder / name).write_bytes(LIMITED[name](TEXTS))
+    (folder / "y.jsonl").write_bytes(_rows(0, 5))
+    (folder / "z.txt").write_text("a line of the last text\n" * 200)
+    everything = read_all(_open(folder, settings=whole), make_plan(_open(folder, settings=whole)))
+    corpus = _open(folder, settings=limited)
+    plan = make_plan(corpus)
+    documents = read_all(corpus, plan)
+    expected = everything if limit >= 66 else everything[:limit]
+    assert [(each.source, each.position, each.text) for each in documents] == [(each.source, each.position, each.text) for each in expected]
+    assert plan.num_bytes <= make_plan(_open(folder, settings=whole)).num_bytes * min(1, (limit + 1) / 66) + 3000
+    assert make_plan(corpus, plan) == plan
+    with pytest.raises(IntegrityError, match=r"made with other settings .max_documents."):
+        make_plan(_open(folder, settings=replace(limited, max_documents=limit + 1)), plan)
+
+
+def test_a_limit_counts_over_sources_and_growth_and_not_what_is_held_out_by_name(folder: Path) -> None:
+    for name, text in (("train-a.txt", "one\n"), ("train-b.txt", "two\n"), ("valid.txt", "held out\n"), ("test.jsonl", "")):
+        (folder / name).write_text(text * 100)
+    (folder / "test.jsonl").write_bytes(_rows(0, 9))
+    single = folder.parent / "single.txt"
+    single.write_text("a line\n" * 100)
+    settings = CorpusSettings(slice_bytes=1000, max_documents=3)
+    corpus = _open(folder, single, settings=settings)
+    plan = make_plan(corpus)
+    documents = read_all(corpus, plan)
+    assert {document.source for document in documents} == {*(f"texts/{path.name}" for path in folder.iterdir()), "single.txt"}
+    assert sum(document.split == "test" for document in documents) == 9
+    assert {document.split for document in documents if document.source == "single.txt"} == {"train", "validation"}
+    (folder / "train-c.txt").write_text("three\n" * 100)
+    single.write_text("a line\n" * 200)
+    assert make_plan(_open(folder, single, settings=settings), plan).slices == plan.slices
+    fewer = replace(settings, max_documents=2)
+    assert "single.txt" not in {file.key for file in make_plan(_open(folder, single, settings=fewer)).files}
 
 
 @given(lines=st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=60), min_size=1, max_size=30), size=st.integers(8, 300))

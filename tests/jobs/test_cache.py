@@ -159,3 +159,11 @@ def test_the_amount_of_text_is_that_of_the_text(tmp_path: Path) -> None:
     scanned = datasets.scan_data(config, EventBus(), World())
     texts = sum(len(json.loads(line)["text"]) for line in source.read_text().splitlines())
     assert scanned.train_bytes == pytest.approx(0.95 * texts, rel=0.02)
+
+
+def test_a_number_of_documents_is_another_cache(tmp_path: Path, source: Path) -> None:
+    whole = cache.build(configured(tmp_path, source))
+    few = cache.build(configured(tmp_path, source, **{"data.num_samples": 12}))
+    assert few.directory != whole.directory and 0 < few.text_bytes < 0.6 * whole.text_bytes
+    again = cache.build(configured(tmp_path, source, **{"data.num_samples": 12}))
+    assert again.directory == few.directory and not again.built

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from llm_training.cli import door
+from llm_training.errors import ConfigError
 
 _SHOWN_PLACES = 50
 
@@ -76,6 +77,8 @@ def prepare_data(
     given = (*(input or ()), *sources)
     loaded = load_config(config or (), os.environ, [*values, *([("data.sources", given)] if given else [])])
     data, monitoring = loaded.config.data, loaded.config.monitoring
+    if data.num_samples is not None:
+        raise ConfigError("data.num_samples is not for llm-prepare-data", remedy="give it to llm-train or llm-build-cache")
     is_given = data.dataset_name is not None or loaded.origin("data.sources") != DEFAULT
     with watched(monitoring.console, to_stderr=json, log_level=monitoring.log_level) as bus:
         result = prepare.prepare(

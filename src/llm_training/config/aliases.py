@@ -221,9 +221,6 @@ _NO_ONLY: Final = (False, "no", "off", None, "null", "none", "")
 _RANKS: Final = "start ranks with torchrun --nproc_per_node=N -m llm_training.main"
 
 FIXED: Final[Mapping[str, Translate]] = {
-    "data.num_samples": _only(
-        ("auto", None, "null"), "all documents are used (evaluation.num_samples counts texts written after training)"
-    ),
     "data.use_packed_cache": _only(_YES_ONLY, "training always reads the packed cache; cache.packing_strategy: none pads instead"),
     "data.shuffle": _only(_YES_ONLY, "the order of rows is a shuffle fixed by training.seed"),
     "data.pin_memory": _only(_YES_ONLY, "batches for a CUDA device are always copied from pinned memory, without waiting"),

@@ -29,6 +29,10 @@ class DataConfig(Section):
     max_document_bytes: Annotated[int, Field(ge=1_000, le=2**31 - 1, description="longest document held in memory at once, bytes")] = (
         100_000_000
     )
+    num_samples: Annotated[
+        int | None,
+        Field(ge=1, le=2**40, description="documents taken at most, in order; files named for validation or test do not count; empty: all"),
+    ] = None
     cleaning: Annotated[
         list[str],
         Field(

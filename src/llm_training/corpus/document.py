@@ -51,7 +51,8 @@ class CorpusSettings:
         max_bad_fraction: share of bad documents above which even a lenient reading stops, fraction.
         slice_bytes: size of a slice of the plan, bytes of text.
         max_document_bytes: longest record held in memory, bytes.
-        max_documents: documents taken from each ``hf:`` source at most; 0 for all.
+        max_documents: documents taken of all sources at most, in order, blank and bad ones included; 0 for all. Files named
+            for validation or test are not counted; of the splits of an ``hf:`` source no one gives more.
         keep_html: pages of WARC files stay HTML, for a cleaning that extracts their text; else the source extracts it.
     """
 

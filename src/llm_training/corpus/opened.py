@@ -101,6 +101,22 @@ class ByteFile:
         data = self._stream.read(aim - low)
         return low + (self.format.tail_boundary(data) if isinstance(self.format, TextFormat) else line_boundary(data))
 
+    def line_from(self, offset: int) -> int | None:
+        """Where the line after ``offset`` begins, when the last line read ends there; None when that line goes on.
+
+        A last line may be read without its line break, which a writer then adds before it goes on.
+        """
+        self._stream.seek(offset)
+        last, following = self._stream.byte_before(), self._stream.read(2)
+        self._stream.unread(following)  # a compressed file could not go back
+        if last == b"\n" or not following:
+            return offset
+        if following == b"\r\n":
+            return offset + 2
+        if following.startswith(b"\n") or (following.startswith(b"\r") and last != b"\r"):
+            return offset + 1
+        return offset if last == b"\r" else None
+
     @property
     def position(self) -> int:
         """Offset up to which the file was read."""

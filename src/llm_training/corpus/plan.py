@@ -28,7 +28,7 @@ class Span:
     Attributes:
         file: key of the file.
         start, stop: range of its decompressed bytes (``hf:``: of rows).
-        first: position of the first record; ``count`` records follow.
+        first: position of the first record; ``count`` records follow (the first ones of the range, where documents are limited).
         num_bytes: bytes of content, for progress and sizes.
         sha256: hash of that content.
         is_continued: True when the last record goes on in the next span.

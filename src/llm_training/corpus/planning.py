@@ -25,6 +25,8 @@ from llm_training.errors import DataError, IntegrityError, StorageError
 _FEW_HELD_OUT = 10
 # Formats whose last record may still be written: it is left out until it is whole.
 _GROWING_FORMATS = frozenset({"jsonl", "csv"})
+# Splits of files that a limit of documents counts: what is named for validation or test is taken whole.
+_COUNTED = (None, TRAIN)
 REPEATED = "held-out file that repeats training files"
 
 Notify = Callable[[str], None]
@@ -63,6 +65,8 @@ class _Planner:
         self._files: list[PlannedFile] = []
         self._slices: list[Slice] = list(previous.slices) if previous else []
         self._skipped: Counter[str] = Counter(previous.skipped if previous else {})
+        taken = sum(_num_documents(span) for piece in self._slices if piece.split in _COUNTED for span in piece.spans)
+        self._left = max(0, corpus.settings.max_documents - taken) if corpus.settings.max_documents else None
         if previous is not None and dict(previous.settings) != self._settings:
             changed = sorted(key for key, value in self._settings.items() if previous.settings.get(key) != value)
             what = f"the plan was made with other settings ({', '.join(changed)})"
@@ -100,6 +104,9 @@ class _Planner:
         return BY_TAIL if is_single and self._corpus.settings.validation_fraction > 0 else BY_HASH
 
     def _plan_file(self, file: SourceFile, source_number: int, source: Source, *, divides: bool) -> list[Placed]:
+        if self._left == 0 and file.split in _COUNTED:
+            self._files.extend(filter(None, [self._old_files.get(file.key)]))
+            return []
         try:
             opened = open_file(file, self._corpus.settings)
             try:
@@ -122,15 +129,28 @@ class _Planner:
         start, first = (old.planned_end, old.num_records) if old else (0, 0)
         for span in self._old_spans.get(file.key, ()):
             _compare(opened, span, self._corpus)
+        start = _next_line(opened, start) if start else start
         placed: list[Placed] = []
         for split, cut in self._cuts(file, opened, start, divides=divides):
-            placed.append((split, Span(file.key, cut.start, cut.stop, first, cut.num_records, cut.num_bytes, cut.sha256, cut.is_continued)))
-            first += cut.num_records
+            count, num_bytes = self._take(split, cut)
+            placed.append((split, Span(file.key, cut.start, cut.stop, first, count, num_bytes, cut.sha256, cut.is_continued)))
+            first += count
+            if self._left == 0 and file.split in _COUNTED and not divides:
+                break
         end = placed[-1][1].stop if placed else start
-        if isinstance(opened, ByteFile) and opened.format.name in _GROWING_FORMATS and opened.position > end:
+        is_cut_short = self._left != 0 and isinstance(opened, ByteFile) and opened.format.name in _GROWING_FORMATS and opened.position > end
+        if is_cut_short:
             self._notify(f"the last line of {file.key} is not whole: left out until it is")
         self._files.append(PlannedFile(file.key, source_number, file.split, stamp, end, first))
         return placed
+
+    def _take(self, split: str | None, cut: Cut) -> tuple[int, int]:
+        """Records taken of a stretch, and their bytes: of the last one a share when there is a limit of documents."""
+        if self._left is None or split not in _COUNTED or cut.num_records == 0:
+            return cut.num_records, cut.num_bytes
+        count = min(cut.num_records, self._left)
+        self._left -= count - cut.is_continued
+        return count, cut.num_bytes * count // cut.num_records
 
     def _cuts(self, file: SourceFile, opened: OpenFile, start: int, *, divides: bool) -> Iterator[tuple[str | None, Cut]]:
         if not divides or file.split is not None or not isinstance(opened, ByteFile):
@@ -194,6 +214,11 @@ def _spans_by_file(plan: Plan) -> dict[str, list[Span]]:
     return found
 
 
+def _num_documents(span: Span) -> int:
+    """Documents that end in a span: a text larger than a slice is one, in several parts."""
+    return span.count - span.is_continued
+
+
 def _in_split_order(files: Sequence[SourceFile]) -> list[SourceFile]:
     order = {None: 0, **{split: index for index, split in enumerate(SPLITS)}}
     return sorted(files, key=lambda file: order[file.split])
@@ -203,6 +228,20 @@ def _compare(opened: OpenFile, span: Span, corpus: Corpus) -> None:
     cut = Cut(span.start, span.stop, span.count, span.num_bytes, span.sha256)
     if opened.read(cut, span.first, limits_of(corpus))[1] != span.sha256:
         raise edited(span)
+
+
+def _next_line(opened: OpenFile, start: int) -> int:
+    """Where to go on in a file of lines. Raises IntegrityError when a row was still being written as it was planned."""
+    if not isinstance(opened, ByteFile) or opened.format.name not in _GROWING_FORMATS:
+        return start
+    begins = opened.line_from(start)
+    if begins is None and opened.format.name == "csv":  # JSON Lines show by themselves whether a line is whole
+        raise IntegrityError(
+            "the last row went on after it was planned: it was still being written",
+            where=opened.locate(start),
+            remedy="end the file with a line break, then use another --cache.name, or llm-build-cache --force-rebuild",
+        )
+    return start if begins is None else begins
 
 
 def _group(placed: Sequence[Placed], first_number: int, source: int, slice_bytes: int) -> Iterator[Slice]:

@@ -91,7 +91,8 @@ class SliceReader:
         records, digest = opened.read(cut, span.first, self._limits)
         if digest != span.sha256:
             raise edited(span)
-        return opened, records
+        # Of the last stretch under a limit of documents not all records are taken.
+        return opened, records[: span.count] if self._settings.max_documents else records
 
     def _drop(self, record: Record, span: Span, opened: OpenFile) -> None:
         if record.is_bad and not self._settings.skip_bad:

@@ -125,7 +125,7 @@ class ByteStream:
                 remedy=f"rename it to end in {found}",
             )
         self._file = DECOMPRESSORS[self._compression](self._raw) if self._compression else self._raw
-        self._waiting, self._position = b"", 0
+        self._waiting, self._position, self._last = b"", 0, b""
 
     @property
     def position(self) -> int:
@@ -145,12 +145,21 @@ class ByteStream:
                 parts.append(part)
                 missing -= len(part)
         self._position += size - missing
+        self._last = parts[-1][-1:] if parts else self._last
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def unread(self, data: bytes) -> None:
         """Give back the last bytes read."""
         self._waiting = data + self._waiting
         self._position -= len(data)
+        self._last = b"" if data else self._last
+
+    def byte_before(self) -> bytes:
+        """The byte before the next one; empty at the start. Known after reading, else looked up."""
+        if self._position and not self._last:
+            self.seek(self._position - 1)
+            self.read(1)
+        return self._last
 
     def is_at_end(self) -> bool:
         """True when no byte follows."""
@@ -165,7 +174,7 @@ class ByteStream:
         if not self._compression:
             with reading_errors(self.path):
                 self._file.seek(position)
-            self._waiting, self._position = b"", position
+            self._waiting, self._position, self._last = b"", position, b""
             return
         if position < self._position:
             self.close()

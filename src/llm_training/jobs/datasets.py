@@ -130,6 +130,7 @@ def open_sources(config: Config) -> Corpus:
         max_bad_fraction=data.max_bad_fraction,
         slice_bytes=config.cache.chunk_bytes,
         max_document_bytes=data.max_document_bytes,
+        max_documents=data.num_samples or 0,
     )
     corpus = open_corpus(source_names(data), settings, None if is_remote(config.cache.dir) else Path(config.cache.dir).absolute().parent)
     if not data.validation_sources:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from llm_training.corpus.sources.jsonl import record_of_value
@@ -85,51 +85,67 @@ def _rows(lines: Iterable[bytes], delimiter: str, limits: Limits, shown: object)
             yield _Row([], str(error), feed.row_bytes())
 
 
-def _lines_of(stream: ByteStream, stop: int | None, limits: Limits) -> Iterator[bytes]:
+def _line_end(head: bytes) -> bytes:
+    """What ends lines: a carriage return only where a start of that length holds nothing else."""
+    return b"\r" if b"\r" in head and b"\n" not in head else b"\n"
+
+
+def _lines_of(stream: ByteStream, stop: int | None, limits: Limits, line_end: bytes) -> Iterator[bytes]:
     """Lines with their ends, up to offset ``stop``."""
     rest: list[bytes] = []
     size = 0
     while data := stream.read(_BLOCK_BYTES if stop is None else min(_BLOCK_BYTES, stop - stream.position)):
-        for line in _split_at_newlines(data):
+        for line in _split_lines(data, line_end):
             rest.append(line)
             size += len(line)
             if size > limits.record_bytes + _BLOCK_BYTES:
                 raise _too_long(limits, stream.path)
-            if line.endswith(b"\n"):
+            if line.endswith(line_end):
                 yield rest[0] if len(rest) == 1 else b"".join(rest)
                 rest, size = [], 0
     if rest:
         yield b"".join(rest)
 
 
-def _split_at_newlines(data: bytes) -> list[bytes]:
-    parts = data.split(b"\n")
-    lines = [part + b"\n" for part in parts[:-1]]
+def _split_lines(data: bytes, line_end: bytes) -> list[bytes]:
+    parts = data.split(line_end)
+    lines = [part + line_end for part in parts[:-1]]
     return [*lines, parts[-1]] if parts[-1] else lines
 
 
-def _read_header(lines: Iterable[bytes], limits: Limits, shown: object) -> _Header:
+def _read_header(lines: Sequence[bytes], limits: Limits, shown: object) -> _Header:
     """The first row, divided by the first of the usual delimiters that makes it name the text. Raises DataError."""
-    first = next(iter(lines), b"")
     names: list[str] = []
     for delimiter in _DELIMITERS:
-        row = next(_rows([first], delimiter, limits, shown), _Row([], "", b""))
+        row = next(_rows(lines, delimiter, limits, shown), _Row([], "", b""))
         found = [_decode(name.removeprefix(_BYTE_ORDER_MARK.decode("latin-1"))) for name in row.fields]
         if limits.text_field in found:
-            return _Header(found, delimiter, len(first))
+            return _Header(found, delimiter, len(row.data))
         names = names or found
-    shown_names = ", ".join(names[:8])[:200]
+    shown_names = ", ".join(" ".join(name.split()) for name in names[:8])[:200]
     raise DataError(f"no column {limits.text_field!r} (columns: {shown_names})", where=str(shown), remedy="name it with data.text_field")
+
+
+def _head_lines(lines: Iterable[bytes]) -> list[bytes]:
+    """The lines that the header may take: the first, whatever its length, and what follows it closely."""
+    taken: list[bytes] = []
+    size = 0
+    for line in lines:
+        taken.append(line)
+        size += len(line)
+        if size >= _HEAD_BYTES:
+            break
+    return taken
 
 
 def _decode(field: str) -> str:
     return field.encode("latin-1").decode(errors="replace")
 
 
-def _is_open(row: _Row, delimiter: str) -> bool:
+def _is_open(row: _Row, delimiter: str, line_end: bytes) -> bool:
     """True when the file ends inside of the row's quotes."""
     try:
-        list(csv.reader((line.decode("latin-1") for line in _split_at_newlines(row.data)), delimiter=delimiter, strict=True))
+        list(csv.reader((line.decode("latin-1") for line in _split_lines(row.data, line_end)), delimiter=delimiter, strict=True))
     except csv.Error as error:
         return "unexpected end" in str(error)
     return False
@@ -145,14 +161,17 @@ class DelimitedFormat:
     def cuts(self, stream: ByteStream, start: int, stop: int | None, limits: Limits) -> Iterator[Cut]:
         """See :class:`Format`. A last row that may still be written is left out. Raises DataError without a text column."""
         stream.seek(0)
-        header = _read_header(_lines_of(stream, None, limits), limits, stream.path)
+        head = stream.read(_HEAD_BYTES)
+        line_end = _line_end(head)
+        stream.unread(head)
+        header = _read_header(_head_lines(_lines_of(stream, None, limits, line_end)), limits, stream.path)
         stream.seek(start)
-        rows = _rows(_lines_of(stream, stop, limits), header.delimiter, limits, stream.path)
+        rows = _rows(_lines_of(stream, stop, limits, line_end), header.delimiter, limits, stream.path)
         digest, size, count, position = hashlib.sha256(), 0, 0, start
         if start == 0 and (first := next(rows, None)) is not None:
             digest.update(first.data)
             size = len(first.data)
-        for row in self._whole(rows, header, limits, stream):
+        for row in self._whole(rows, header, line_end, stream):
             if count and size + len(row.data) > limits.stretch_bytes:
                 yield Cut(position, position + size, count, size, digest.hexdigest())
                 position, digest, size, count = position + size, hashlib.sha256(), 0, 0
@@ -162,7 +181,7 @@ class DelimitedFormat:
         if count:
             yield Cut(position, position + size, count, size, digest.hexdigest())
 
-    def _whole(self, rows: Iterator[_Row], header: _Header, limits: Limits, stream: ByteStream) -> Iterator[_Row]:
+    def _whole(self, rows: Iterator[_Row], header: _Header, line_end: bytes, stream: ByteStream) -> Iterator[_Row]:
         """All rows but a torn last one. Raises DataError for a quote that is never closed."""
         last: _Row | None = None
         for row in rows:
@@ -171,19 +190,24 @@ class DelimitedFormat:
             last = row
         if last is None:
             return
-        is_open = _is_open(last, header.delimiter)
+        is_open = _is_open(last, header.delimiter, line_end)
         if is_open and len(last.data) > _MAX_TORN_BYTES:
             what = f"a quote is never closed: the last row takes {len(last.data):,} bytes"
             raise DataError(what, where=str(stream.path), remedy="close it")
-        if not is_open and (last.data.endswith(b"\n") or len(last.fields) == len(header.names)):
+        if not is_open and (last.data.endswith(line_end) or len(last.fields) == len(header.names)):
             yield last
 
     def records(self, data: bytes, first: int, head: bytes, limits: Limits) -> Iterator[Record]:
         """See :class:`Format`."""
-        lines = _split_at_newlines(data)
-        header = _read_header(_split_at_newlines(head or data), limits, "the header")
-        offset = 0 if head else header.num_bytes
-        for number, row in enumerate(_rows(lines if head else lines[1:], header.delimiter, limits, "")):
+        line_end = _line_end((head or data)[:_HEAD_BYTES])
+        lines = _split_lines(data, line_end)
+        header = _read_header(_head_lines(_split_lines(head, line_end) if head else lines), limits, "the header")
+        rows = _rows(lines, header.delimiter, limits, "")
+        offset = 0
+        if not head:
+            next(rows, None)
+            offset = header.num_bytes
+        for number, row in enumerate(rows):
             yield _record(row, header.names, first + number, offset, limits)
             offset += len(row.data)
 
