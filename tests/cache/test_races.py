@@ -1,20 +1,28 @@
 """Several processes at one cache: what one does between two steps of another is neither lost nor contradicted."""
 
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 from tests.cache.toy import open_toy, toy_settings
 
 from llm_training.cache import swap
+from llm_training.cache.build import lock_of
 from llm_training.cache.catalog import scan
 from llm_training.cache.pins import check_pin, pin_all
+from llm_training.cache.publish import publish
+from llm_training.cache.remote_cache import RemoteCache
+from llm_training.cache.remote_copy import RemoteCopy
 from llm_training.cache.store import ChunkStore
 from llm_training.cache.view import PackedView, build_view
-from llm_training.errors import IntegrityError, StorageError
+from llm_training.errors import IntegrityError, LockedError, StorageError
 from llm_training.events import EventBus
 from llm_training.jobs.cache_check import check_cache
 from llm_training.storage.faults import forget_visits
+from llm_training.storage.locks import FileLock
+from llm_training.storage.remote import RemoteFolder
 
 
 def part(cache, count, chunks):
@@ -112,3 +120,64 @@ def test_an_exchange_that_the_file_system_refuses_is_an_error_and_one_that_it_la
     assert swap._exchange(one, other) and swap.mark_of(other) == mark
     monkeypatch.setattr(swap.sys, "platform", "plan9")
     assert not swap._exchange(one, other) and swap.mark_of(other) == mark
+
+
+def test_what_a_builder_adds_during_a_publication_is_not_vouched_for(cache, tmp_path):
+    store = part(cache, 6, 3)
+    views = [cache.view(32)]
+
+    def build_on(done, due):
+        if done == 1:
+            cache.build(6)
+            cache.view(32)
+
+    remote = RemoteFolder(f"memory://races/{tmp_path.name}")
+    publish(cache.root, store, views, remote, {}, progress=build_on)
+    published = RemoteCache(RemoteCopy(remote, tmp_path / "copy", 1 << 30))
+    opened, view = published.open_store("toy-ffffffff"), published.open_view(views[0].settings)
+    assert view is not None and sorted(view.records) == sorted(opened.records["train"]) == [0, 1, 2]
+    assert opened.problems(hashes=True) == [] and view.problems() == [] and len(opened.plan) == 6
+    publish(cache.root, cache.store(), [cache.view(32)], remote, {})
+    view_name, store_name = "packed_sequences/32/toy-ffffffff", "store/toy-ffffffff"
+    for name in (f"{store_name}/plan.json", f"{store_name}/cache_metadata.json", f"{view_name}/cache_metadata.json"):
+        assert remote.read(name, max_bytes=1 << 30) == (cache.root / name).read_bytes()
+
+
+def test_row_plans_of_chunks_that_the_published_store_lacks_are_left_out(cache, tmp_path):
+    store = part(cache, 6, 3)
+    cache.build(6)
+    remote = RemoteFolder(f"memory://races/{tmp_path.name}-views")
+    publish(cache.root, store, [cache.view(32)], remote, {})
+    view = RemoteCache(RemoteCopy(remote, tmp_path / "copy", 1 << 30)).open_view(cache.view(32).settings)
+    assert view is not None and sorted(view.records) == [0, 1, 2]
+
+
+def test_a_whole_store_needs_no_lock(cache):
+    cache.build()
+    with FileLock(lock_of(cache.directory)):
+        result = cache.build()
+        assert result.built == () and result.is_complete
+        began = time.monotonic()
+        for options in ({"count": 5}, {"mode": "inverse"}, {"mode": "force_rebuild"}):
+            with pytest.raises(LockedError):
+                cache.build(**options)
+        assert time.monotonic() - began < 3 * 5
+        (cache.directory / "chunk_000001.arrow").unlink()
+        with pytest.raises(LockedError):
+            cache.build()
+    assert cache.build().built == (1,)
+
+
+def test_what_a_dead_builder_left_is_cleared_from_a_whole_store(cache):
+    cache.build()
+    left = cache.directory / "validation" / ".tmp-left"
+    left.write_bytes(b"half")
+    cache.build()
+    assert not left.exists()
+
+
+def test_a_builder_waits_moments_for_another_that_ends(cache):
+    lock = FileLock(lock_of(cache.directory))
+    lock.acquire()
+    threading.Timer(0.3, lock.release).start()
+    assert cache.build().is_complete

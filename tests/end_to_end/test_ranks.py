@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,11 +15,13 @@ from unittest import mock
 import pytest
 import torch
 
+import llm_training.jobs.train as jobs_train
 from llm_training.cache.loader import BatchLoader
 from llm_training.checkpoint.load import verify_checkpoint
 from llm_training.checkpoint.store import CheckpointStore
 from llm_training.config.root import Config
 from llm_training.errors import IntegrityError, LlmTrainingError, MemoryLimitError, NumericError, PeerError, StorageError
+from llm_training.events import EventBus
 from llm_training.model.loss import TokenLoss
 from llm_training.training.step import Stepper
 from tests.end_to_end.ranks import RankRecord, run_one, run_ranks, training
@@ -63,6 +66,26 @@ def assert_same_run(one: RankRecord, ranks: list[RankRecord], *, tolerance: floa
             assert rank.losses[step] == pytest.approx(loss, rel=tolerance), step
     for rank in ranks[1:]:
         assert rank.weights == ranks[0].weights
+
+
+def test_ranks_that_see_another_amount_of_text_take_the_shape_of_the_first(tmp_path: Path, source: Path) -> None:
+    """A builder extends the plan between the looks of two ranks at it."""
+    dialled = {f"model.{name}": None for name in ("hidden_size", "num_layers", "num_attention_heads")}
+    limits = {"training.max_steps": None, "training.num_epochs": 1, "tokenizer.vocab_size": None, "tokenizer.path": "bytes"}
+    config = tiny_config(tmp_path, source, **dialled, **limits)
+    real = jobs_train.scan_data
+
+    def work(rank: int, bus: EventBus) -> None:
+        def seen(*arguments: Any, **options: Any) -> Any:
+            return replace(real(*arguments, **options), train_bytes=10 ** (5 + 4 * rank))
+
+        with mock.patch.object(jobs_train, "scan_data", seen), mock.patch.object(jobs_train, "_only_plan", lambda *given: given[4]):
+            chosen = jobs_train.train(config, bus=bus, dry_run=True)
+        (tmp_path / f"choice-{rank}").write_text(str(chosen))
+
+    assert [rank.code for rank in run_ranks(2, tmp_path / "records", work)] == [0, 0]
+    first, second = ((tmp_path / f"choice-{rank}").read_text() for rank in (0, 1))
+    assert first == second and "hidden_size" in first
 
 
 def test_two_ranks_take_the_same_rows_and_reach_the_same_loss(tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:

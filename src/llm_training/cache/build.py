@@ -20,15 +20,18 @@ from llm_training.cache.chunk import ChunkRecord, write_chunk
 from llm_training.cache.encoding import DocumentLike, EncoderLike, encode_slice
 from llm_training.cache.ray_workers import in_ray
 from llm_training.cache.store import JOURNAL_NAME, METADATA_NAME, VALIDATION, ChunkStore, LeftOut, Problem, StoreSettings
-from llm_training.cache.swap import beside, recover, swap
+from llm_training.cache.swap import beside, recover, replaced, swap
 from llm_training.cache.workers import in_this_process, in_threads, in_worker_processes
 from llm_training.config.data import Engine
-from llm_training.errors import ConfigError, IntegrityError
+from llm_training.errors import ConfigError, IntegrityError, LockedError, StorageError
 from llm_training.storage.append import JsonlAppender
 from llm_training.storage.directories import remove_leftovers
-from llm_training.storage.durable import remove_tree, write_bytes
+from llm_training.storage.durable import TEMPORARY_PREFIX, remove_tree, write_bytes
 from llm_training.storage.faults import crash_point
 from llm_training.storage.locks import FileLock
+
+# Another may be about to end, or only look whether anything is to be done.
+_LOCK_SECONDS = 2.0
 
 MODES = ("normal", "inverse", "force_rebuild")
 
@@ -107,8 +110,9 @@ def build_store(
         slices: the plan, JSON-able; slices recorded earlier must come first and be unchanged.
         open_source: gives a function from slice number to documents, and the tokenizer. Called once in every process, so
             with several ``workers`` or on a cluster it must be picklable (a module's function, or a `functools.partial` of one).
-        mode: ``normal`` builds slices without a chunk of the right size; ``inverse`` also checks the content of all
-            others and rebuilds the damaged; ``force_rebuild`` builds all anew beside the old store and then swaps.
+        mode: ``normal`` builds slices without a chunk of the right size, and needs no lock where there are none; ``inverse``
+            also checks the content of all others and rebuilds the damaged; ``force_rebuild`` builds all anew beside the old
+            store and then swaps.
         workers: processes; 1 builds in this one. On a Ray cluster: actors; 0 takes one for each CPU.
         threads: of this process, where it builds itself.
         engine: where chunks are built.
@@ -119,7 +123,7 @@ def build_store(
     Raises:
         ConfigError: unknown mode or compression, or a compression other than the store's.
         IntegrityError: the store holds other data, another tokenizer, or its plan no longer fits the source.
-        LockedError: another process builds here.
+        LockedError: another process has been building here for some seconds.
         StorageError: the disk refuses; what was committed stays.
         PeerError: a worker died, or there is no cluster.
         DataError: from the source.
@@ -128,11 +132,20 @@ def build_store(
         raise ConfigError(f"unknown build mode {mode!r}", remedy=f"choose one of {', '.join(MODES)}")
     check_compression(settings.compression)
     build = _Build(settings, slices, open_source, workers, threads, engine, progress, notify, should_stop)
-    with FileLock(lock_of(directory), what=f"the cache {directory.name}"):
-        recover(directory)
-        if mode == "force_rebuild" and (directory / METADATA_NAME).exists():
-            return _rebuild(directory, build)
-        return build.run(directory, check_content=mode == "inverse")
+    whole = build.of_whole(directory) if mode == "normal" else None
+    if whole is not None and not lock_of(directory).exists():
+        return whole
+    wait_seconds = _LOCK_SECONDS if whole is None else 0.0
+    try:
+        with FileLock(lock_of(directory), what=f"the cache {directory.name}", wait_seconds=wait_seconds):
+            recover(directory)
+            if mode == "force_rebuild" and (directory / METADATA_NAME).exists():
+                return _rebuild(directory, build)
+            return build.run(directory, check_content=mode == "inverse")
+    except LockedError:
+        if whole is None:
+            raise
+        return whole
 
 
 def _rebuild(directory: Path, build: _Build) -> BuildResult:
@@ -167,6 +180,22 @@ class _Build:
         except IntegrityError:
             return False
         return store.settings == self.settings and list(store.plan) == list(self.slices)
+
+    def of_whole(self, directory: Path) -> BuildResult | None:
+        """The result of a build that finds nothing to do, without the lock; None where there is, or may be, anything to do."""
+        began = time.monotonic()
+        if replaced(directory).exists() or (directory / JOURNAL_NAME).exists():
+            return None
+        try:
+            store = ChunkStore.open(directory)
+        except (IntegrityError, StorageError):
+            return None
+        if store.settings != self.settings or list(store.plan) != list(self.slices) or store.unbuilt() or store.problems(hashes=False):
+            return None
+        if any(path.name.startswith(TEMPORARY_PREFIX) for place in (directory, directory / VALIDATION) for path in place.iterdir()):
+            return None
+        strangers = tuple(path.name for path in store.strangers())
+        return BuildResult((), (), 0, 0, time.monotonic() - began, is_complete=True, strangers=strangers)
 
     def run(self, directory: Path, *, check_content: bool) -> BuildResult:
         began = time.monotonic()

@@ -1,6 +1,7 @@
 """Putting a built dataset into a remote folder: chunks and row plans first, what vouches for them last.
 
-A reader sees the metadata of before or of after, and either describes objects that are there. What the remote metadata
+A reader sees the metadata of before or of after, and either describes objects that are there: what is published is the store
+as it was opened, whatever a builder adds meanwhile. What the remote metadata
 already vouches for with the same hash is not sent again. Nothing is ever removed.
 """
 
@@ -17,7 +18,7 @@ from llm_training.cache.arrow_file import check_bytes
 from llm_training.cache.catalog import REGISTRY_NAME, STORES_DIRECTORY, extended_registry, read_registry
 from llm_training.cache.remote_cache import MAX_INDEX_BYTES, RemoteCache
 from llm_training.cache.remote_copy import RemoteCopy
-from llm_training.cache.store import METADATA_NAME, PLAN_NAME, ChunkStore
+from llm_training.cache.store import METADATA_NAME, PLAN_NAME, TRAIN, ChunkStore
 from llm_training.cache.view import PackedView
 from llm_training.errors import IntegrityError
 from llm_training.storage.durable import write_bytes
@@ -59,6 +60,10 @@ def publish(
         IntegrityError: a local file is damaged, or the remote folder holds other data under this name.
         StorageError: reading or writing failed; what the remote metadata described before is still there.
     """
+    views = [view.over(store.records[TRAIN]) for view in views]
+    # Made from the same records as the list of files, and not read from the disk, where a builder may have recorded more since.
+    indexes = {view.directory / METADATA_NAME: view.metadata_bytes() for view in views}
+    indexes |= {store.directory / PLAN_NAME: store.plan_bytes(), store.directory / METADATA_NAME: store.metadata_bytes()}
     files = _files(cache_directory, store, views)
     there = _published(remote, store, views)
     due = [name for name, (_, num_bytes, sha256) in files.items() if there.get(name) != (num_bytes, sha256)]
@@ -71,8 +76,8 @@ def publish(
             progress(done, len(due))
     for name, data in extras.items():
         remote.write(name, data)
-    for path in [*(view.directory / METADATA_NAME for view in views), store.directory / PLAN_NAME, store.directory / METADATA_NAME]:
-        remote.write(path.relative_to(cache_directory).as_posix(), read_bytes(path, max_bytes=MAX_INDEX_BYTES))
+    for path, data in indexes.items():
+        remote.write(path.relative_to(cache_directory).as_posix(), data)
     _extend_registry(cache_directory, store, remote)
     return Published(len(due), sum(files[name][1] for name in due), len(files) - len(due))
 

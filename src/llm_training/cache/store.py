@@ -23,11 +23,11 @@ from typing import Any, TypeVar
 from llm_training.cache.arrow_file import REPAIR, check_bytes
 from llm_training.cache.chunk import ChunkHeader, ChunkRecord, ChunkTokens, Provenance, read_chunk, read_provenance
 from llm_training.cache.files import LOCAL_FILES, CacheFiles
-from llm_training.cache.sealed import parse_content, read_sealed, write_sealed
+from llm_training.cache.sealed import parse_content, read_sealed, sealed_bytes
 from llm_training.cache.swap import mark_of, settled
 from llm_training.errors import IntegrityError, StorageError
 from llm_training.storage.append import read_jsonl
-from llm_training.storage.durable import make_directory, remove_file
+from llm_training.storage.durable import make_directory, remove_file, write_bytes
 from llm_training.storage.links import is_plain_name
 
 METADATA_NAME = "cache_metadata.json"
@@ -220,28 +220,36 @@ class ChunkStore:
             self.validation_slices = len(slices)
         if list(slices) != list(self.plan) or not (self.directory / PLAN_NAME).exists():
             self.plan = list(slices)
-            content = {
-                "kind": _PLAN_KIND,
-                "version": VERSION,
-                "fingerprint": self.settings.fingerprint,
-                "validation_slices": self.validation_slices,
-                "slices": self.plan,
-            }
-            write_sealed(self.directory / PLAN_NAME, content)
+            write_bytes(self.directory / PLAN_NAME, self.plan_bytes())
         if not (self.directory / METADATA_NAME).exists():
             self.commit()
 
     def _refuse_plan(self, what: str) -> None:
         raise IntegrityError(what, where=str(self.directory), remedy="give the changed data another name, or build with --force-rebuild")
 
-    def commit(self) -> None:
-        """Fold everything known into the metadata and drop the journal. Raises StorageError."""
+    def plan_bytes(self) -> bytes:
+        """The plan file of this store as it is in memory."""
+        content = {
+            "kind": _PLAN_KIND,
+            "version": VERSION,
+            "fingerprint": self.settings.fingerprint,
+            "validation_slices": self.validation_slices,
+            "slices": list(self.plan),
+        }
+        return sealed_bytes(content)
+
+    def metadata_bytes(self) -> bytes:
+        """The metadata file of this store as it is in memory, records of the journal included."""
         content = {"kind": _METADATA_KIND, "version": VERSION, "settings": asdict(self.settings), "totals": self.totals()}
         for split, records in self.records.items():
             content[split] = [asdict(records[number]) for number in sorted(records)]
         if self.left_out:
             content["left_out"] = {str(number): asdict(self.left_out[number]) for number in sorted(self.left_out)}
-        write_sealed(self.directory / METADATA_NAME, content)
+        return sealed_bytes(content)
+
+    def commit(self) -> None:
+        """Fold everything known into the metadata and drop the journal. Raises StorageError."""
+        write_bytes(self.directory / METADATA_NAME, self.metadata_bytes())
         remove_file(self.directory / JOURNAL_NAME)
 
     def totals(self) -> dict[str, dict[str, int]]:

@@ -10,7 +10,7 @@ dataset's name, so that runs with different strategies do not overwrite each oth
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from llm_training.cache.chunk import ChunkRecord
 from llm_training.cache.files import LOCAL_FILES, CacheFiles
 from llm_training.cache.packing import PackingStats, RowPlan, measure, pack, strategy_named
 from llm_training.cache.row_plan import DEFAULT_STRATEGY, PlanRecord, ViewSettings, decode_plan, encode_plan
-from llm_training.cache.sealed import parse_content, read_sealed, write_sealed
+from llm_training.cache.sealed import parse_content, read_sealed, sealed_bytes
 from llm_training.cache.store import METADATA_NAME, TRAIN, ChunkStore
 from llm_training.errors import IntegrityError, StorageError
 from llm_training.storage.directories import remove_leftovers
@@ -80,12 +80,21 @@ class PackedView:
         names = ("num_rows", "num_tokens", "num_padding_tokens", "num_dropped_tokens", "num_documents", "num_cut_documents")
         return PackingStats(**{name: sum(getattr(record, name) for record in self.records.values()) for name in names})
 
-    def commit(self) -> None:
-        """Write the metadata. Raises StorageError."""
+    def metadata_bytes(self) -> bytes:
+        """The metadata file of this view as it is in memory."""
         totals = {**asdict(self.stats), "num_chunks": len(self.records)}
         chunks = [asdict(self.records[number]) for number in sorted(self.records)]
         content = {"kind": _KIND, "version": VERSION, "settings": asdict(self.settings), "totals": totals, "chunks": chunks}
-        write_sealed(self.directory / METADATA_NAME, content)
+        return sealed_bytes(content)
+
+    def commit(self) -> None:
+        """Write the metadata. Raises StorageError."""
+        write_bytes(self.directory / METADATA_NAME, self.metadata_bytes())
+
+    def over(self, chunks: Mapping[int, ChunkRecord]) -> PackedView:
+        """The row plans of these chunks alone, as far as they are of the same tokens."""
+        kept = {number: record for number, record in self.records.items() if number in chunks and chunks[number].content == record.content}
+        return PackedView(self.directory, self.settings, kept, self.files)
 
     def path(self, number: int) -> Path:
         """File of a row plan."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from llm_training.runtime.signals import StopFlag, stop_on_signals
 from llm_training.runtime.world import World, process_group, read_world
 from llm_training.storage.runs import RunLayout
 from llm_training.training import loop
+from llm_training.training.dial import Choice
 from llm_training.training.plan import TrainingPlan
 
 # Starting Python and importing torch is part of what a user waits for; older processes (a notebook) are not charged for it.
@@ -122,12 +123,16 @@ def _train_on(machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *
     place = _agreed(machine.world, run_directory.given_place(config) if machine.world.is_main else None)
     resumed = None if place is None or place.is_new else place.layout
     scanned = scan_data(config, bus, machine.world, resumed=resumed, may_rescan=config.cache.growth != "live")
-    choice = recorded_choice(place.layout if place else None) or planning.choose_shape(
-        config,
-        peak_flops=machine.peak_flops * machine.world.size,
-        text_bytes=scanned.train_bytes,
-        vocab_size=scanned.known_vocab_size,
-        device=machine.device,
+    choice = _same_choice(
+        machine.world,
+        recorded_choice(place.layout if place else None)
+        or planning.choose_shape(
+            config,
+            peak_flops=machine.peak_flops * machine.world.size,
+            text_bytes=scanned.train_bytes,
+            vocab_size=scanned.known_vocab_size,
+            device=machine.device,
+        ),
     )
     if dry_run:
         bus.publish(Notice(message=_outlook(config, place)))
@@ -151,6 +156,13 @@ def _train_on(machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *
     with run_directory.opened(place, config, config_text=text, world=machine.world) as layout:
         context = RunContext(machine.device, machine.precision, machine.world, config, data, choice, layout, bus, stop)
         return _run(context, machine, name=config.training.run_name or place.name)
+
+
+def _same_choice(world: World, choice: Choice) -> Choice:
+    """Rank 0's, on every rank: a builder may add to the plan between the looks of two ranks at it."""
+    found = world.broadcast(asdict(choice))
+    assert isinstance(found, dict)
+    return Choice(**found)
 
 
 def _agreed(world: World, place: run_directory.RunPlace | None) -> run_directory.RunPlace | None:
