@@ -23,6 +23,7 @@ from llm_training.cleaning.words import UInt64Array
 from llm_training.corpus import TEST, TRAIN, VALIDATION, Corpus, Document, Plan, ReadReport, SliceReader
 from llm_training.corpus.sources.kinds import kind_of
 from llm_training.jobs.contamination_tests import texts_of_tests
+from llm_training.jobs.whole_documents import joined
 from llm_training.storage.durable import write_bytes, write_json
 from llm_training.storage.faults import crash_point
 
@@ -134,7 +135,7 @@ class _Worker:
     def clean(self, number: int) -> int:
         report = self._reader.report = BadRecords()
         result = _SliceResult(self._job.has_bands, self._job.keeps_dropped)
-        for document in self._reader.read_slice(number):
+        for document in joined(self._reader.read_slice(number)):
             result.add(document, self._outcome(document))
         result.write(SliceFiles(self._job.folder, number), report)
         crash_point("prepare.after_slice")
