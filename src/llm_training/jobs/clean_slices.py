@@ -22,6 +22,7 @@ from llm_training.cleaning.shingles import NUM_BANDS, band_keys, content_key, sh
 from llm_training.cleaning.words import UInt64Array
 from llm_training.corpus import TEST, TRAIN, VALIDATION, Corpus, Document, Plan, ReadReport, SliceReader
 from llm_training.corpus.sources.kinds import kind_of
+from llm_training.corpus.sources.record import HARMLESS_REASONS
 from llm_training.jobs.contamination_tests import texts_of_tests
 from llm_training.jobs.whole_documents import joined
 from llm_training.storage.durable import write_bytes, write_json
@@ -36,8 +37,9 @@ _TEXTS_AT_ONCE: Final = 1_000
 _KEY_NUMBER: Final = re.compile(r"#\d+$")
 
 
-# Places of unreadable records that are listed.
+# Places of records left out in reading that are listed: of bad ones, and of blank lines and the like.
 MAX_PLACES: Final = 10_000
+MAX_HARMLESS_PLACES: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,27 @@ class SliceFiles:
 
 @dataclass
 class BadRecords(ReadReport):
-    """A report that remembers reason and place of bad records, up to `MAX_PLACES`; counts are of all."""
+    """A report that remembers where the first records were that were left out; counts are of all.
+
+    Attributes:
+        places: reason and place of up to `MAX_PLACES` bad records and `MAX_HARMLESS_PLACES` others.
+    """
 
     places: list[tuple[str, str]] = field(default_factory=list)
+    num_harmless_places: int = 0
 
     def drop(self, reason: str, where: str, *, is_bad: bool) -> None:
         """See :class:`ReadReport`."""
         super().drop(reason, where, is_bad=is_bad)
-        if is_bad and len(self.places) < MAX_PLACES:
+        self.remember(reason, where)
+
+    def remember(self, reason: str, where: str) -> None:
+        """List a place while there is room for its kind."""
+        is_harmless = reason in HARMLESS_REASONS
+        num_bad_places = len(self.places) - self.num_harmless_places
+        if self.num_harmless_places < MAX_HARMLESS_PLACES if is_harmless else num_bad_places < MAX_PLACES:
             self.places.append((reason, where))
+            self.num_harmless_places += is_harmless
 
 
 @dataclass(frozen=True)
@@ -192,6 +206,7 @@ class _SliceResult:
             "changes": dict(sorted(self._changes.items())),
             "left_out": dict(report.dropped),
             "places": report.places,
+            "examples": report.examples,
         }
         write_json(files.account, account)
 

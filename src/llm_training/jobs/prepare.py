@@ -69,7 +69,7 @@ class PrepareResult:
         splits: documents, bytes and tokens of each split by name.
         dropped: documents that went, by ``step: reason``.
         changes: documents or stretches changed, by kind.
-        bad: reason and place of records that could not be read; of more than 10,000 the first.
+        bad: reason and place of the first records left out in reading: 10,000 bad ones, 1,000 blank lines and the like.
         num_documents: documents that were read.
         num_leaks: training documents that stand in another split too.
     """
@@ -282,7 +282,7 @@ class PlainTexts:
 
     @property
     def bad(self) -> list[tuple[str, str]]:
-        """Reason and place of the bad ones, up to `MAX_PLACES`."""
+        """Reason and place of the first of those."""
         return self.report.places
 
     def dropped_lines(self) -> Iterator[bytes]:
