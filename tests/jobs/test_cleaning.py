@@ -118,18 +118,19 @@ def test_everything_is_accounted_for(noisy: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out" / ".cleaning").exists()
 
 
-def test_places_are_listed_up_to_a_number_bad_records_before_blank_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_records_and_blank_lines_are_listed_up_to_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llm_training.jobs.clean_slices.MAX_PLACES", 5)
+    monkeypatch.setattr("llm_training.jobs.clean_slices.MAX_HARMLESS_PLACES", 2)
     source = tmp_path / "blank.jsonl"
     text = "The harbour lay still that morning, and the boats came back number "
-    source.write_text("".join(f"{json.dumps({'text': text + str(number)})}\n\n" for number in range(300)) + "no\n" * 4)
+    source.write_text("".join(f"{json.dumps({'text': text + str(number)})}\n\n" for number in range(300)) + "no\n" * 9)
     for what in (CleaningPlan(CleaningSettings(steps=()), near_similarity=None), None):
         result = clean(source, tmp_path / "out", cleaning=what, max_bad_fraction=0.5)
-        assert result.dropped == {"read: blank line": 300, "read: invalid json": 4} and result.num_documents == 300
-        assert [place for _, place in result.bad] == [f"blank.jsonl, line {number}" for number in (2, 601, 602, 603, 604)]
-        assert result.reasons()[0] == ("read", "blank line", "300", f"{300 / 604:.2%}")
-    with pytest.raises(DataError, match=r"4 of 304 documents are bad, more than the 1\.0% allowed"):
-        clean(source, tmp_path / "out", max_bad_fraction=0.01)
+        assert result.dropped == {"read: blank line": 300, "read: invalid json": 9} and result.num_documents == 300
+        assert [place for _, place in result.bad] == [f"blank.jsonl, line {number}" for number in (2, 4, *range(601, 606))]
+        assert result.reasons()[0] == ("read", "blank line", "300", f"{300 / 609:.2%}")
+    with pytest.raises(DataError, match=r"9 of 309 documents are bad, more than the 2\.0% allowed"):
+        clean(source, tmp_path / "out", max_bad_fraction=0.02)
 
 
 @pytest.mark.slow

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from llm_training.cleaning import CleaningSettings
 from llm_training.corpus import CorpusSettings, SliceReader, make_plan, open_corpus
 from llm_training.errors import ConfigError, DataError, LockedError
+from llm_training.jobs.clean_corpus import CleaningPlan
 from llm_training.jobs.prepare import TokenizerChoice, chosen_tokenizer, prepare
 from llm_training.storage.locks import FileLock
 from llm_training.storage.manifest import verify
@@ -146,6 +148,29 @@ def test_a_prepared_folder_is_not_prepared_in_its_place(texts: Path, tmp_path: P
         with pytest.raises(ConfigError, match="would be replaced by the output"):
             prepare([str(output)], str(output), vocab_size=300, format=other)
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+
+
+@pytest.mark.parametrize("cleaning", [None, CleaningPlan(CleaningSettings(steps=("normalise",)), near_similarity=None)])
+def test_a_long_text_is_one_document(tmp_path: Path, cleaning: CleaningPlan | None) -> None:
+    folder = tmp_path / "books"
+    folder.mkdir()
+    books = {f"book{n}.txt": "\n".join(f"Line {k} of book {n} is here." for k in range(80_000 if n < 3 else 300)) for n in range(12)}
+    for name, text in books.items():
+        (folder / name).write_text(text)
+    options = {"tokenizer_files": TokenizerChoice("bytes"), "cleaning": cleaning, "validation_fraction": 0.25}
+    result = prepare([str(folder)], str(tmp_path / "out"), **options)
+    kept = {split: {row["id"]: row["text"] for row in read(tmp_path / "out" / f"{split}.json")} for split in ("train", "validation")}
+    assert len(kept["validation"]) == 3 and len(kept["train"]) == 9 and result.num_documents == 12
+    assert {Path(name).name: text for rows in kept.values() for name, text in rows.items()} == books
+    prepare([str(folder)], str(tmp_path / "out"), max_document_bytes=2_200_000, **options)
+    cut = [row["id"] for split in kept for row in read(tmp_path / "out" / f"{split}.json")]
+    assert len(cut) == 9 + 3 * 2 and len(set(cut)) == len(cut)
+    single = tmp_path / "single.txt"
+    single.write_text(books["book0.txt"])
+    prepare([str(single)], str(tmp_path / "one"), tokenizer_files=TokenizerChoice("bytes"), cleaning=cleaning)
+    train, held_out = (read(tmp_path / "one" / f"{split}.json") for split in kept)
+    assert [row["id"] for row in train] == ["single.txt"] and len(held_out) == 1
+    assert train[0]["text"].rstrip("\n") + "\n" + held_out[0]["text"] == books["book0.txt"]
 
 
 def test_a_failure_leaves_the_earlier_preparation_valid(texts: Path, tmp_path: Path) -> None:

@@ -26,10 +26,9 @@ from llm_training.cleaning.shingles import NUM_BANDS, shingles
 from llm_training.cleaning.words import UInt64Array
 from llm_training.config.data import DataConfig, Engine
 from llm_training.corpus import TRAIN, VALIDATION, Corpus, Document, Plan, ReadReport
-from llm_training.corpus.sources.record import HARMLESS_REASONS
 from llm_training.errors import ConfigError, DataError
 from llm_training.events import EventBus, Notice, Progress
-from llm_training.jobs.clean_slices import SPLIT_ORDER, CleanSlices, SliceFiles, bad_lines, dropped_line, keep_place, num_rows
+from llm_training.jobs.clean_slices import SPLIT_ORDER, BadRecords, CleanSlices, SliceFiles, bad_lines, dropped_line, num_rows
 from llm_training.runtime.device import usable_cores
 from llm_training.storage.durable import make_directory, remove_tree, write_json
 from llm_training.storage.faults import crash_point
@@ -106,7 +105,7 @@ class CleanedCorpus:
     Attributes:
         dropped: documents by reason.
         changes: documents changed, by kind of change.
-        bad: reason and place of the first records that could not be read.
+        bad: reason and place of the first records left out in reading.
         num_documents: documents that were read.
         held_out: training documents held out in the place of those that cleaning dropped.
     """
@@ -222,7 +221,7 @@ def clean_corpus(
         account.report,
         account.dropped,
         account.changes,
-        account.bad,
+        account.report.places,
         account.num_documents,
         plan.num_bytes,
         held_out,
@@ -278,10 +277,9 @@ def plain_values(value: object) -> object:
 
 @dataclass
 class _Account:
-    report: ReadReport = field(default_factory=ReadReport)
+    report: BadRecords = field(default_factory=BadRecords)
     dropped: Counter[str] = field(default_factory=Counter)
     changes: Counter[str] = field(default_factory=Counter)
-    bad: list[tuple[str, str]] = field(default_factory=list)
     num_documents: int = 0
 
 
@@ -295,8 +293,8 @@ def _account(all_files: list[SliceFiles], corpus: Corpus) -> _Account:
         total.dropped.update({f"read: {reason}": count for reason, count in found["left_out"].items()})
         total.report.num_bad += found["num_bad"]
         for reason, where in found["places"]:
-            keep_place(total.bad, reason, where)
-    total.report.examples = [f"{reason} at {where}" for reason, where in total.bad if reason not in HARMLESS_REASONS][:1]
+            total.report.remember(reason, where)
+        total.report.examples += found["examples"]
     total.report.num_documents = total.num_documents
     total.report.check(corpus.settings.max_bad_fraction)
     return total

@@ -24,6 +24,7 @@ from llm_training.corpus import TEST, TRAIN, VALIDATION, Corpus, Document, Plan,
 from llm_training.corpus.sources.kinds import kind_of
 from llm_training.corpus.sources.record import HARMLESS_REASONS
 from llm_training.jobs.contamination_tests import texts_of_tests
+from llm_training.jobs.whole_documents import joined
 from llm_training.storage.durable import write_bytes, write_json
 from llm_training.storage.faults import crash_point
 
@@ -36,8 +37,9 @@ _TEXTS_AT_ONCE: Final = 1_000
 _KEY_NUMBER: Final = re.compile(r"#\d+$")
 
 
-# Places of unreadable records that are listed.
+# Places of records left out in reading that are listed: of bad ones, and of blank lines and the like.
 MAX_PLACES: Final = 10_000
+MAX_HARMLESS_PLACES: Final = 1_000
 NOT_A_PAGE: Final = "not a page"  # requests and the like: every WARC file has one beside each page
 
 
@@ -72,29 +74,31 @@ class SliceFiles:
         return self._named("account.json")
 
 
-def keep_place(places: list[tuple[str, str]], reason: str, where: str) -> None:
-    """Append a place while there is room; then bad records take the room of empty ones."""
-    if reason == NOT_A_PAGE:
-        return
-    if len(places) >= MAX_PLACES:
-        empty = (number for number in range(len(places) - 1, -1, -1) if places[number][0] in HARMLESS_REASONS)
-        number = None if reason in HARMLESS_REASONS else next(empty, None)
-        if number is None:
-            return
-        del places[number]
-    places.append((reason, where))
-
-
 @dataclass
 class BadRecords(ReadReport):
-    """A report that remembers reason and place of records without a text, up to `MAX_PLACES`; counts are of all."""
+    """A report that remembers where the first records were that were left out; counts are of all.
+
+    Attributes:
+        places: reason and place of up to `MAX_PLACES` bad records and `MAX_HARMLESS_PLACES` others.
+    """
 
     places: list[tuple[str, str]] = field(default_factory=list)
+    num_harmless_places: int = 0
 
     def drop(self, reason: str, where: str, *, is_bad: bool) -> None:
         """See :class:`ReadReport`."""
         super().drop(reason, where, is_bad=is_bad)
-        keep_place(self.places, reason, where)
+        self.remember(reason, where)
+
+    def remember(self, reason: str, where: str) -> None:
+        """List a place while there is room for its kind."""
+        if reason == NOT_A_PAGE:
+            return
+        is_harmless = reason in HARMLESS_REASONS
+        num_bad_places = len(self.places) - self.num_harmless_places
+        if self.num_harmless_places < MAX_HARMLESS_PLACES if is_harmless else num_bad_places < MAX_PLACES:
+            self.places.append((reason, where))
+            self.num_harmless_places += is_harmless
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ class _Worker:
     def clean(self, number: int) -> int:
         report = self._reader.report = BadRecords()
         result = _SliceResult(self._job.has_bands, self._job.keeps_dropped)
-        for document in self._reader.read_slice(number):
+        for document in joined(self._reader.read_slice(number)):
             result.add(document, self._outcome(document))
         result.write(SliceFiles(self._job.folder, number), report)
         crash_point("prepare.after_slice")
@@ -205,6 +209,7 @@ class _SliceResult:
             "changes": dict(sorted(self._changes.items())),
             "left_out": dict(report.dropped),
             "places": report.places,
+            "examples": report.examples,
         }
         write_json(files.account, account)
 

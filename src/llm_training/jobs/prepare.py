@@ -23,6 +23,7 @@ from llm_training.jobs.clean_slices import BadRecords, bad_lines
 from llm_training.jobs.document_writer import FORMATS, DocumentWriter
 from llm_training.jobs.prepare_sources import open_held_out
 from llm_training.jobs.prepared_folder import PreparedFolder
+from llm_training.jobs.whole_documents import joined, with_whole_documents
 from llm_training.storage.durable import make_directory, remove_tree, write_stream
 from llm_training.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -68,7 +69,7 @@ class PrepareResult:
         splits: documents, bytes and tokens of each split by name.
         dropped: documents that went, by ``step: reason``.
         changes: documents or stretches changed, by kind.
-        bad: reason and place of records that could not be read; of more than 10,000 the first.
+        bad: reason and place of the first records left out in reading: 10,000 bad ones, 1,000 blank lines and the like.
         num_documents: documents that were read.
         num_leaks: training documents that stand in another split too.
     """
@@ -178,7 +179,7 @@ def prepare(
     tokenizer = tokenizer_files.load() if tokenizer_files else None
     with PreparedFolder(Path(output), format=format) as folder:
         folder.refuse_sources(file.path for file in corpus.files)
-        plan = make_plan(corpus, notify=lambda line: bus.publish(Notice(message=line)))
+        plan = with_whole_documents(corpus, make_plan(corpus, notify=lambda line: bus.publish(Notice(message=line))))
         texts: PlainTexts | CleanedCorpus = PlainTexts(corpus, plan, bus)
         if cleaning is not None:
             texts = clean_corpus(
@@ -254,15 +255,25 @@ class PlainTexts:
         self._corpus, self._plan = corpus, plan
         self.report = BadRecords()
         self.changes: dict[str, int] = {}
+        self.num_documents = 0  # of the last reading
 
     def documents(self, split: str | None = None) -> Iterator[Document]:
-        """Documents of one split, or all; raises as `SliceReader.documents`."""
+        """Documents of one split, or all; raises as `SliceReader.documents` does."""
         reader = SliceReader(self._corpus, self._plan)
         self.report = reader.report = BadRecords()
+        self.num_documents = num_found = 0
         try:
-            yield from reader.documents(split)
+            for document in (document for piece in self._plan.slices for document in joined(reader.read_slice(piece.number))):
+                self.num_documents += 1
+                if split in (None, document.split):
+                    num_found += 1
+                    yield document
+            self.report.check(self._corpus.settings.max_bad_fraction)
         finally:
             reader.close()
+        if not num_found:
+            what = f"there are no {split} documents in the source" if split else "there are no documents in the source"
+            raise DataError(what, remedy="give more text, or look at what was dropped")
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -271,13 +282,8 @@ class PlainTexts:
 
     @property
     def bad(self) -> list[tuple[str, str]]:
-        """Reason and place of the bad ones, up to `MAX_PLACES`."""
+        """Reason and place of the first of those."""
         return self.report.places
-
-    @property
-    def num_documents(self) -> int:
-        """Documents of the last reading."""
-        return self.report.num_documents
 
     def dropped_lines(self) -> Iterator[bytes]:
         """See `CleanedCorpus.dropped_lines`."""
