@@ -117,11 +117,11 @@ def sequence_length_for(hidden_size: int, *, has_gpu: bool) -> int:
 def batch_tokens_for(hidden_size: int, total_tokens: float) -> int:
     """Tokens per step: few while the run is short (steps matter more than noise), more as it grows.
 
-    The power of two below total / 1,200, within bounds by width: halving it changed nothing at equal tokens on the standard
+    The power of two nearest to total / 1,200, within bounds by width: halving it changed nothing at equal tokens on the standard
     library's source, and cost time.
     """
     wanted = min(max(total_tokens / 1_200, 2_048), 524_288 if hidden_size >= 768 else 65_536)
-    return 2 ** int(math.log2(wanted))
+    return 2 ** round(math.log2(wanted))
 
 
 def _rung(width: int) -> tuple[int, int, int, int]:
