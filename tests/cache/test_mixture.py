@@ -135,7 +135,7 @@ def test_no_row_is_seen_more_often_than_its_cap_allows(given_parts, seed):
         if part.max_epochs is not None:
             own = times[source_of_row == number]
             assert own.max() <= np.ceil(part.max_epochs)
-            assert own.sum() <= part.max_epochs * len(own)
+            assert own.sum() <= round(part.max_epochs * len(own), 6)  # in binary 2.05 times 60 is a little less than 123
 
 
 def test_windows_tile_the_samples_and_end_with_them():
