@@ -87,3 +87,11 @@ def test_other_fields_of_the_section(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert len(ids(tmp_path / "n", "train")) == 1
     assert main([*near, "--output", str(tmp_path / "n"), "--near-duplicate-similarity", "1.0"]) == 0
     assert len(ids(tmp_path / "n", "train")) == 4
+
+
+@pytest.mark.parametrize("flag", ["--learning-rate", "--training.learning_rate", "--hidden-size", "--cache.dir", "--min-frequency"])
+def test_fields_of_other_sections_are_refused(flag: str, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(texts, "--output", tmp_path / "o", flag, "5") == 2
+    error = capsys.readouterr().err
+    assert f"{flag} is a field that this command does not use" in error and "--help" in error
+    assert not (tmp_path / "o").exists()

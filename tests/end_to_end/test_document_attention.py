@@ -58,7 +58,7 @@ def test_it_changes_what_is_learned_and_the_plan_says_which(folder: Path, source
     assert chains["auto"] == chains["false"]
     assert lines["true"] == "Attention: within each document (as asked)"
     assert lines["false"] == "Attention: across the documents of a row (switched off)"
-    assert lines["auto"].startswith("Attention: across the documents of a row (the limit has not")
+    assert lines["auto"].startswith("Attention: across the documents of a row (on a CPU only")
     assert [start_record(folder, f"plain-{wanted}")["document_attention"] for wanted in lines] == [True, False, False]
     state = json.loads(next((folder / "plain-true" / "checkpoints").glob("step-*/training_state/state.json")).read_text())
     assert state["facts"]["document_attention"] is True

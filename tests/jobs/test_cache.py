@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from tests.end_to_end.tiny import tiny_config, write_corpus
 
 from llm_training.config.root import Config
+from llm_training.corpus import SliceReader
 from llm_training.errors import DataError, IntegrityError
 from llm_training.events import Event, EventBus, Notice
 from llm_training.jobs import cache, datasets
@@ -159,6 +161,21 @@ def test_the_amount_of_text_is_that_of_the_text(tmp_path: Path) -> None:
     scanned = datasets.scan_data(config, EventBus(), World())
     texts = sum(len(json.loads(line)["text"]) for line in source.read_text().splitlines())
     assert scanned.train_bytes == pytest.approx(0.95 * texts, rel=0.02)
+
+
+def test_compressed_text_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The amount of text of a file that is only read forward comes from its first slice, not from all of it."""
+    lines = broken(tmp_path / "plain.jsonl", every=10**9).read_bytes()
+    source = tmp_path / "many.jsonl.gz"
+    source.write_bytes(gzip.compress(lines))
+    config = configured(tmp_path, source)
+    read: list[int] = []
+    real = SliceReader.read_slice
+    monkeypatch.setattr(SliceReader, "read_slice", lambda self, number: read.append(number) or real(self, number))
+    scanned = datasets.scan_data(config, EventBus(), World())
+    texts = sum(len(json.loads(line)["text"]) for line in lines.decode().splitlines())
+    assert read == [0] and len(scanned.plan.slices) > 3
+    assert scanned.train_bytes == pytest.approx(0.95 * texts, rel=0.05)
 
 
 def test_a_number_of_documents_is_another_cache(tmp_path: Path, source: Path) -> None:

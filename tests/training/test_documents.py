@@ -17,7 +17,7 @@ from llm_training.training.documents import choose_document_attention
         ("auto", "cuda", "best_fit", "flex", True, "FlexAttention"),
         ("auto", "cuda", "none", "flex", False, "one document"),
         ("auto", "cuda", "best_fit", "sdpa", False, "no kernel"),
-        ("auto", "cpu", "best_fit", "split", False, "has not paid"),
+        ("auto", "cpu", "best_fit", "split", False, "on a CPU only when asked"),
         ("auto", "mps", "greedy", "sdpa", False, "no kernel"),
     ],
 )

@@ -9,15 +9,21 @@ from typing import Final
 
 @dataclass(frozen=True)
 class CommandFact:
-    """One command: ``llm-WORD`` and ``python -m llm_training WORD``."""
+    """One command: ``llm-WORD`` and ``python -m llm_training WORD``.
+
+    Of a command that takes fields of the configuration, ``sections`` are those it uses; empty: all.
+    """
 
     module: str
     summary: str
+    sections: tuple[str, ...] = ()
 
 
 COMMANDS: Final[Mapping[str, CommandFact]] = {
     "train": CommandFact("llm_training.cli.train", "raw text to a trained, evaluated, sampled model"),
-    "prepare-data": CommandFact("llm_training.cli.prepare_data", "texts cleaned into train and validation files with a tokenizer"),
+    "prepare-data": CommandFact(
+        "llm_training.cli.prepare_data", "texts cleaned into train and validation files with a tokenizer", ("data", "monitoring")
+    ),
     "validate-data": CommandFact("llm_training.cli.validate_data", "checks of data before training; the reasons when it fails"),
     "analyze-data": CommandFact("llm_training.cli.analyze_data", "one HTML page about data, with charts and samples"),
     "train-tokenizer": CommandFact("llm_training.cli.train_tokenizer", "a byte-level BPE tokenizer from texts"),

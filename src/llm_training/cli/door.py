@@ -31,7 +31,7 @@ def run(word: str, command: Command, arguments: Sequence[str] | None = None, *, 
         word: the command's word; names its help text.
         command: the function whose parameters are the flags.
         arguments: the words; None takes those of the process.
-        takes_fields: every configuration field is a flag too; the command's first parameter is the list of those given.
+        takes_fields: configuration fields (of the sections in `COMMANDS`) are flags too; the first parameter is the list of those given.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     is_debug = _take(words, "--debug")
@@ -43,7 +43,7 @@ def run(word: str, command: Command, arguments: Sequence[str] | None = None, *, 
         if "--version" in flags:
             return _print(f"llm-training {_version()}\n")
         if takes_fields:
-            command, words = _without_fields(command, words)
+            command, words = _without_fields(word, command, words)
         return parse_words(command, words)() or 0
     except LlmTrainingError as error:
         return _expected(error, is_debug)
@@ -57,10 +57,11 @@ def run(word: str, command: Command, arguments: Sequence[str] | None = None, *, 
         return _bug()
 
 
-def _without_fields(command: Command, words: Sequence[str]) -> tuple[Command, list[str]]:
+def _without_fields(word: str, command: Command, words: Sequence[str]) -> tuple[Command, list[str]]:
+    from llm_training.cli.commands import COMMANDS
     from llm_training.cli.fields import split_fields
 
-    split = split_fields(command, words)
+    split = split_fields(command, words, COMMANDS[word].sections)
     return functools.partial(command, split.values), split.rest
 
 

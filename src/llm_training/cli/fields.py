@@ -29,9 +29,12 @@ class SplitWords:
     rest: list[str] = field(default_factory=list)
 
 
-def split_fields(command: Callable[..., object], words: Sequence[str]) -> SplitWords:
-    """Sort words into configuration fields and the command's own. Raises :class:`ConfigError` naming every wrong flag."""
-    splitter = _Splitter(words, _own_flags(command))
+def split_fields(command: Callable[..., object], words: Sequence[str], sections: Sequence[str] = ()) -> SplitWords:
+    """Sort words into configuration fields (of these sections; empty: of all) and the command's own.
+
+    Raises :class:`ConfigError` naming every wrong flag.
+    """
+    splitter = _Splitter(words, _own_flags(command), sections)
     splitter.split()
     if splitter.problems:
         raise ConfigError("unknown or incomplete flags", problems=splitter.problems)
@@ -49,9 +52,10 @@ def _own_flags(command: Callable[..., object]) -> dict[str, bool]:
 class _Splitter:
     """One pass over the words. ``at`` is the next word to look at."""
 
-    def __init__(self, words: Sequence[str], own: Mapping[str, bool]) -> None:
+    def __init__(self, words: Sequence[str], own: Mapping[str, bool], sections: Sequence[str]) -> None:
         self._words = words
         self._own = own
+        self._sections = sections
         self._at = 0
         self.found = SplitWords()
         self.lists: dict[str, list[str]] = {}
@@ -85,6 +89,8 @@ class _Splitter:
             self.found.values.append((negated, "false"))
         elif not _is_known(key):
             self.problems.append(_unknown_line(name, self._own))
+        elif self._sections and renamed(resolve(key)).partition(".")[0] not in self._sections:
+            self.problems.append(f"--{name} is a field that this command does not use; at command line; see --help")
         elif attached is not None:
             self._store(key, attached)
         elif _is_switch(key) and (self._next() or "").lower() not in SWITCH_WORDS:

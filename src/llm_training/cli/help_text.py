@@ -40,7 +40,7 @@ def make_help(word: str) -> str:
         lines += [
             "",
             "Configuration fields (docs/configuration.md; also with their section, --training.batch-size 8; --no-NAME turns a switch off):",
-            *flag_lines(),
+            *flag_lines(COMMANDS[word].sections),
         ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 

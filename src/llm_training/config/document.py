@@ -40,10 +40,10 @@ def document() -> str:
     return "\n".join(parts)
 
 
-def flag_lines(width: int = 100) -> list[str]:
-    """One entry for each field as ``--help`` lists them: flag, type and default, description."""
+def flag_lines(sections: Sequence[str] = (), width: int = 100) -> list[str]:
+    """One entry for each field (of these sections; empty: of all) as ``--help`` lists them: flag, type and default, description."""
     lines: list[str] = []
-    for section in section_names():
+    for section in sections or section_names():
         facts = _facts(section)
         lines += ["", f"  {section}"] if facts else []
         for fact in facts:

@@ -19,6 +19,7 @@ from llm_training.events import EventBus, Progress
 from llm_training.jobs import datasets, remote_data
 from llm_training.jobs.clean_reading import clean_reading
 from llm_training.jobs.planning import choose_shape
+from llm_training.report.numbers import plural
 from llm_training.runtime.device import Device
 from llm_training.runtime.signals import stop_on_signals
 from llm_training.runtime.world import World
@@ -55,11 +56,7 @@ class CacheReport:
     def lines(self) -> Sequence[str]:
         """For people."""
         rate = f", {self.text_bytes / 1e6 / self.seconds:,.1f} MB/s" if self.built and self.seconds > 0 else ""
-        done = (
-            f"built {len(self.built):,} chunk{'s' * (len(self.built) != 1)} in {self.seconds:.1f} s{rate}"
-            if self.built
-            else "no chunk was missing"
-        )
+        done = f"built {plural(len(self.built), 'chunk')} in {self.seconds:.1f} s{rate}" if self.built else "no chunk was missing"
         built = [] if self.verified else [done]
         rows = [f"rows   {self.view}"] if self.view else []
         verified = ["every chunk and every row plan verified"] if self.verified else []

@@ -7,7 +7,6 @@ and builds what is missing of the cache. With several ranks the first one works 
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +19,10 @@ from llm_training.cache.catalog import Identity, make_identity, store_directory,
 from llm_training.cache.held_out import held_out_documents
 from llm_training.cache.mixture import Part
 from llm_training.cache.sealed import digest
-from llm_training.cache.store import TRAIN, ChunkStore, LeftOut, StoreSettings
+from llm_training.cache.store import TRAIN, ChunkStore, StoreSettings
 from llm_training.cache.store import VALIDATION as HELD_OUT
 from llm_training.cache.view import PackedView, ViewSettings, build_view, view_directory
 from llm_training.checkpoint.layout import STATE_FILE
-from llm_training.config.data import DataConfig
 from llm_training.config.load import load_config
 from llm_training.config.root import Config
 from llm_training.corpus import (
@@ -33,22 +31,24 @@ from llm_training.corpus import (
     Corpus,
     CorpusSettings,
     Plan,
-    ReadReport,
     SliceReader,
     make_plan,
     open_corpus,
     prepared_tokenizer,
 )  # fmt: skip
-from llm_training.errors import ConfigError, DataError, IntegrityError, LlmTrainingError, StoppedEarly
+from llm_training.errors import ConfigError, DataError, IntegrityError, StoppedEarly
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.clean_reading import CleanReading, clean_reading
+from llm_training.jobs.left_out import counts_left_out, require_few_bad, tell_left_out
 from llm_training.jobs.mixture import configured_sources, mixture_of, source_names, source_of_slice
 from llm_training.jobs.models import locate_model
 from llm_training.jobs.plan_files import PlanFile, plain_slices
 from llm_training.jobs.recorded import recorded_start
 from llm_training.jobs.remote_data import RemoteDataset, open_dataset, open_remote_dataset
+from llm_training.jobs.text_amount import text_share, train_bytes_of
 from llm_training.jobs.waiting import wait_for_chunks
+from llm_training.report.numbers import plural
 from llm_training.runtime.device import usable_cores
 from llm_training.runtime.signals import StopFlag
 from llm_training.runtime.world import World
@@ -64,9 +64,6 @@ TOKENIZERS_DIRECTORY = "tokenizers"
 # packs 80 MB and 800 MB faster than two, in a third of the memory (benchmarks/results/tokenize_and_pack.json, flat_memory.json).
 BYTES_WORTH_A_PROCESS = 1_000_000_000
 BUILDER_THREADS = 2
-# Kinds of files that are text and nothing else.
-WHOLE_TEXTS = frozenset({"text", "python"})
-BYTES_PER_TOKEN = 4  # of text that was tokenised elsewhere; an estimate
 
 
 @dataclass(frozen=True)
@@ -173,8 +170,9 @@ def scan_data(
     else:
         world.wait_patiently()
         plan = file.read() or make_plan(corpus)
-    share = _text_share(corpus, plan) if resumed is None else 1.0
-    train_bytes = int(share * _train_bytes(plan, corpus.settings.validation_fraction))
+    train_bytes = train_bytes_of(plan, corpus.settings.validation_fraction)
+    if resumed is None and world.is_main:  # a resumed run has its shape, and the other ranks take that of the first
+        train_bytes = int(text_share(corpus, plan) * train_bytes)
     return ScannedData(corpus, plan, train_bytes, _known_tokenizer(config, resumed, bus))
 
 
@@ -184,51 +182,7 @@ def _scan_remote(config: Config, bus: EventBus) -> ScannedData:
     bus.publish(Notice(message=f"reading {remote.store.settings.dataset} from {remote.cache.remote.url}; data.sources are not read"))
     fraction = 0.0 if config.data.validation_sources else config.data.validation_fraction
     corpus = Corpus(remote.name, (), CorpusSettings(), remote.store.settings.fingerprint)
-    return ScannedData(corpus, remote.plan, _train_bytes(remote.plan, fraction), remote.tokenizer, remote)
-
-
-def _train_bytes(plan: Plan, validation_fraction: float) -> int:
-    named = sum(piece.num_bytes for piece in plan.slices if piece.split == TRAIN)
-    hashed = sum(piece.num_bytes for piece in plan.slices if piece.split is None)
-    return named + int(hashed * (1.0 - validation_fraction))
-
-
-def _text_share(corpus: Corpus, plan: Plan) -> float:
-    """Bytes of text for each byte of source, on three slices: records have other fields, pages have markup, ids stand for text."""
-    numbers = [piece.number for piece in plan.slices if piece.split in (None, TRAIN)]
-    if not numbers or all(file.kind in WHOLE_TEXTS for file in corpus.files):
-        return 1.0
-    reader = SliceReader(replace(corpus, settings=replace(corpus.settings, skip_bad=True)), plan)
-    num_bytes = 0
-    try:
-        for number in sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]}):
-            for document in reader.read_slice(number):
-                num_bytes += len(document.text.encode()) if document.token_ids is None else BYTES_PER_TOKEN * len(document.token_ids)
-    except LlmTrainingError:
-        return 1.0  # who reads all of it will say it better
-    finally:
-        reader.close()
-    return num_bytes / max(1, reader.report.num_bytes)
-
-
-def _tell_left_out(left_out: Sequence[LeftOut], bus: EventBus) -> None:
-    """One line on the documents that the chunks built now lack."""
-    reasons: Counter[str] = Counter()
-    for entry in left_out:
-        reasons.update(entry.reasons)
-    if not reasons:
-        return
-    counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-    example = next((entry.example for entry in left_out if entry.example), "")
-    bus.publish(Notice(message=f"documents left out: {counts}{f' (first: {example})' if example else ''}", level="warning"))
-
-
-def _require_few_bad(store: ChunkStore, data: DataConfig) -> None:
-    """Raise DataError when more documents of the source were bad than ``data.max_bad_fraction`` allows."""
-    report = ReadReport(num_documents=sum(total["num_documents"] for total in store.totals().values()))
-    report.num_bad = sum(entry.num_bad for entry in store.left_out.values())
-    report.examples = [entry.example for entry in store.left_out.values() if entry.example][:1]
-    report.check(data.max_bad_fraction)
+    return ScannedData(corpus, remote.plan, train_bytes_of(remote.plan, fraction), remote.tokenizer, remote)
 
 
 def _known_tokenizer(config: Config, resumed: RunLayout | None, bus: EventBus) -> Tokenizer | None:
@@ -395,10 +349,10 @@ def build_cache(
         file.put_in_place(identity.name)
     for problem in result.damaged:
         bus.publish(Notice(message=f"rebuilt a damaged chunk: {problem.reason}", level="warning"))
-    _tell_left_out(result.left_out, bus)
+    tell_left_out(result.left_out, bus)
     if not result.is_complete and stop:
         raise StoppedEarly(f"stopped by {stop.reason} while packing", remedy="the same command builds on from here")
-    _require_few_bad(ChunkStore.open(store_directory(Path(config.cache.dir), identity)), config.data)
+    require_few_bad(ChunkStore.open(store_directory(Path(config.cache.dir), identity)), config.data)
     return result
 
 
@@ -514,24 +468,17 @@ def _held_out(store: ChunkStore, slices: Sequence[int] | None, names: Sequence[s
     return Documents(tokens, offsets, np.repeat([of_slice[number] for number in slices], counts).astype(np.int64), tuple(names))
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def describe_store(store: ChunkStore, view: PackedView | None) -> Sequence[str]:
     """Sizes and shares of a cache, for people; without a view, of the tokens alone."""
     totals = store.totals()[TRAIN]
     tokens = (
-        f"{store.settings.dataset}: {_counted(totals['num_chunks'], 'chunk')}, {_counted(totals['num_documents'], 'document')}, "
+        f"{store.settings.dataset}: {plural(totals['num_chunks'], 'chunk')}, {plural(totals['num_documents'], 'document')}, "
         f"{totals['num_tokens']:,} tokens",
         f"on disk {totals['num_bytes']:,} bytes, {totals['num_bytes'] / max(1, totals['num_tokens']):.2f} bytes per token "
         f"({store.settings.compression})",
     )
-    reasons: Counter[str] = Counter()
-    for entry in store.left_out.values():
-        reasons.update(entry.reasons)
-    if reasons:
-        tokens = (*tokens, f"left out: {', '.join(f'{count:,} {reason}' for reason, count in reasons.most_common())}")
+    if counts := counts_left_out(store.left_out.values()):
+        tokens = (*tokens, f"left out: {counts}")
     if view is None:
         return tokens
     stats = view.stats

@@ -38,5 +38,5 @@ def choose_document_attention(wanted: str, device: Device, *, strategy: str, ker
     if device.kind == "cuda" and kernel == "flex":
         return DocumentChoice(True, "FlexAttention skips what documents do not share")
     if device.kind == "cpu":
-        return DocumentChoice(False, "the limit has not paid on a CPU")
+        return DocumentChoice(False, "on a CPU only when asked for")
     return DocumentChoice(False, f"no kernel skips documents on this {device.kind} device")
