@@ -27,7 +27,7 @@ class DataConfig(Section):
     skip_bad: Annotated[bool, Field(description="skip and count undecodable or malformed documents instead of stopping")] = True
     max_bad_fraction: Annotated[float, Field(ge=0, le=1, description="share of bad documents above which the run stops, fraction")] = 0.01
     max_document_bytes: Annotated[int, Field(ge=1_000, le=2**31 - 1, description="longest document held in memory at once, bytes")] = (
-        100_000_000
+        32_000_000
     )
     num_samples: Annotated[
         int | None,

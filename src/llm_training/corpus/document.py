@@ -61,7 +61,7 @@ class CorpusSettings:
     skip_bad: bool = False
     max_bad_fraction: float = 0.01
     slice_bytes: int = 8 * 1024 * 1024
-    max_document_bytes: int = 100_000_000
+    max_document_bytes: int = 32_000_000
     max_documents: int = 0
     keep_html: bool = False
 

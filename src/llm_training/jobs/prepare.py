@@ -130,7 +130,7 @@ def prepare(
     text_field: str = "text",
     skip_bad: bool = False,
     max_bad_fraction: float = 0.01,
-    max_document_bytes: int = 100_000_000,
+    max_document_bytes: int = 32_000_000,
     cleaning: CleaningPlan | None = None,
     keep_dropped: str | None = None,
     allow_leaks: bool = False,
