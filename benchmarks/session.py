@@ -29,8 +29,23 @@ from llm_training.training.guard import LossScale
 from llm_training.training.optimizers import OptimizerSet, OptimizerSettings
 from llm_training.training.step import MicroBatch, Stepper
 
-MUON = {"name": "muon", "learning_rate": 0.01, "muon_learning_rate": 0.02, "weight_decay": 0.0, "beta1": 0.8}
-ADAMW = {"name": "adamw", "learning_rate": 1e-3, "muon_learning_rate": 0.0, "weight_decay": 0.1, "beta1": 0.9}
+MUON = {
+    "name": "muon",
+    "weight_decay": 0.0,
+    "beta1": 0.8,
+    "learning_rate": 0.01,
+    "embedding_learning_rate": 0.1,
+    "muon_learning_rate": 0.02,
+}
+ADAMW = {
+    "name": "adamw",
+    "weight_decay": 0.1,
+    "beta1": 0.9,
+    "learning_rate": 1e-3,
+    "embedding_learning_rate": 1e-3,
+    "muon_learning_rate": 0,
+}
+RATES = {"adamw": 1e-4, "embedding": 1e-4, "muon": 1e-4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +142,9 @@ class TimedSession:
 
     def step(self) -> float:
         """One step; returns the loss. Raises RuntimeError when the numbers are not finite: then the figures mean nothing."""
-        outcome = self.stepper.run(self.num_steps, self.batches[self.num_steps % len(self.batches)], {"adamw": 1e-4, "muon": 1e-4})
+        outcome = self.stepper.run(
+            self.num_steps, self.batches[self.num_steps % len(self.batches)], {"adamw": 1e-4, "embedding": 1e-4, "muon": 1e-4}
+        )
         self.num_steps += 1
         if not math.isfinite(outcome.loss_nats):
             raise RuntimeError(f"the loss of step {self.num_steps} is not finite")

@@ -36,7 +36,7 @@ class Capture(OptimizerSet):
         self.model = model
         self.gradients: list[torch.Tensor] = []
 
-    def step(self, step: int, multiplier_of: object) -> None:
+    def step(self, step: int, rates: object) -> None:
         self.gradients = [parameter.grad.clone() for parameter in self.model.parameters() if parameter.grad is not None]
 
     def zero_grad(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from llm_training.training.optimizers import Muon, OptimizerSet, OptimizerSettin
 SETTINGS = OptimizerSettings(
     name="muon",
     learning_rate=0.01,
+    embedding_learning_rate=0.15,
     muon_learning_rate=0.02,
     weight_decay=0.0,
     beta1=0.8,
@@ -63,10 +66,27 @@ def test_roles_decide_who_moves_what() -> None:
         f"adamw.{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq") for name in "en"
     }
     before = [tensor.detach().clone() for tensor in (matrix, embedding, norm)]
-    optimizer.step(0, {"muon": 0.02, "adamw": 0.0})
+    optimizer.step(0, {"muon": 0.02, "embedding": 0.0, "adamw": 0.0})
     assert not torch.equal(matrix, before[0])
     assert torch.equal(embedding, before[1])
     assert torch.equal(norm, before[2])
+    optimizer.step(1, {"muon": 0.0, "embedding": 0.1, "adamw": 0.0})
+    assert not torch.equal(embedding, before[1])
+    assert torch.equal(norm, before[2])
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_the_embedding_has_its_own_rate_and_decays_with_adamw_alone(name: str) -> None:
+    """AdamW's first step moves every entry by its rate, and decay takes a share of rate times decay."""
+    embedding, head = parameters((6, 4), (6, 4))
+    before = [parameter.detach().clone() for parameter in (embedding, head)]
+    settings = replace(SETTINGS, name=name, weight_decay=0.5)
+    OptimizerSet([("e", embedding, "embedding"), ("h", head, "head")], settings).step(0, {"muon": 0.0, "embedding": 0.1, "adamw": 0.01})
+    decay = 0.5 if name == "adamw" else 0.0
+    for parameter, start, rate in zip((embedding, head), before, (0.1, 0.01), strict=True):
+        gradient = parameter.grad
+        assert gradient is not None
+        torch.testing.assert_close(parameter.detach(), start * (1 - rate * decay) - rate * gradient.sign(), atol=1e-5, rtol=0)
 
 
 def test_state_round_trip_continues_bit_for_bit() -> None:
@@ -82,7 +102,7 @@ def test_state_round_trip_continues_bit_for_bit() -> None:
             gen = torch.Generator().manual_seed(step)
             for parameter in params:
                 parameter.grad = torch.randn(parameter.shape, generator=gen)
-            optimizer.step(step, {"muon": 0.02, "adamw": 0.01})
+            optimizer.step(step, {"muon": 0.02, "embedding": 0.1, "adamw": 0.01})
         return [parameter.detach() for parameter in params]
 
     for straight, resumed in zip(run(6, None), run(6, 3), strict=True):

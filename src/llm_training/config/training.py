@@ -50,6 +50,12 @@ class TrainingConfig(Section):
     ] = None
     learning_rate: Annotated[float | None, Field(ge=0, le=10, description="peak rate of AdamW; empty: the optimizer's default")] = None
     muon_learning_rate: Annotated[float | None, Field(ge=0, le=10, description="peak rate of Muon; empty: its default")] = None
+    embedding_learning_rate: Annotated[
+        float | None,
+        Field(
+            ge=0, le=100, description="peak rate of AdamW for the embedding; empty: learning_rate, 10 times it where Muon trains a new one"
+        ),
+    ] = None
     min_learning_rate: Annotated[float, Field(ge=0, le=10, description="rate at the end of the schedule, in units of learning_rate's")] = (
         0.0
     )

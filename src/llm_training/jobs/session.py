@@ -144,7 +144,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
         device=device,
         begun_on=int(start["world_size"]),
     )
-    settings = planning.optimizer_settings(config, precision, spec.hidden_size)
+    settings = planning.optimizer_settings(config, precision, spec)
     uses_documents = planning.uses_documents(config, start)
     facts = checkpointing.make_facts(
         dataset=context.data.name,

@@ -70,6 +70,11 @@ SCHEMES: dict[str, dict[str, Rule]] = {
 DEFAULT_SCHEMES = {"qwen3": "zero_output", "llama": "zero_output", "gpt2": "gpt2"}
 
 
+def has_unit_embedding(spec: ModelSpec) -> bool:
+    """Whether a new model's embedding has entries of size one: untied, and a norm follows. Tied, it is the output matrix as well."""
+    return not spec.tie_embeddings and DEFAULT_SCHEMES[spec.family] == "zero_output"
+
+
 def initialise(model: Transformer, *, seed: int, scheme: str = "auto") -> Transformer:
     """Fill every parameter of the model in place and return it.
 

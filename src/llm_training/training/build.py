@@ -34,20 +34,19 @@ _NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if _IS_RENAMED else "b
 
 @dataclass(frozen=True)
 class RateSettings:
-    """Peaks and floor of the schedule. ``floor`` is in units of AdamW's rate; Muon's floor is the same share of its peak."""
+    """Peaks and floor of the schedule. ``floor`` is in units of AdamW's rate; the others' floors are the same share of their peaks."""
 
     schedule: str
     adamw_peak: float
+    embedding_peak: float
     muon_peak: float
     floor: float
 
     def at(self, step: int, plan: TrainingPlan) -> dict[str, float]:
         """Rates of the update that follows ``step`` completed steps."""
         share = self.floor / self.adamw_peak if self.adamw_peak else 0.0
-        return {
-            "adamw": rate(self.schedule, step, plan, peak=self.adamw_peak, floor=self.floor),
-            "muon": rate(self.schedule, step, plan, peak=self.muon_peak, floor=self.muon_peak * share),
-        }
+        peaks = {"adamw": self.adamw_peak, "embedding": self.embedding_peak, "muon": self.muon_peak}
+        return {name: rate(self.schedule, step, plan, peak=peak, floor=peak * share) for name, peak in peaks.items()}
 
 
 def build_optimizer(model: Transformer, settings: OptimizerSettings, device: Device) -> OptimizerSet:

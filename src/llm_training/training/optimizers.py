@@ -45,10 +45,11 @@ def orthogonalize(matrices: Tensor, *, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Plain values of one run's optimizer. Rates are peaks; ``adamw_`` settings hold for both optimizers."""
+    """Plain values of one run's optimizer. Rates are peaks; betas, eps and ``learning_rate`` are AdamW's, which both have."""
 
     name: str
     learning_rate: float
+    embedding_learning_rate: float
     muon_learning_rate: float
     weight_decay: float
     beta1: float
@@ -112,12 +113,15 @@ class OptimizerSet:
         """
         self.settings = settings
         matrices: dict[str, nn.Parameter] = {}
+        embeddings: dict[str, nn.Parameter] = {}
         decayed: dict[str, nn.Parameter] = {}
         plain: dict[str, nn.Parameter] = {}
         for name, parameter, role in roles:
-            if settings.name == "muon" and role == "matrix":
+            if role == "embedding":
+                embeddings[name] = parameter
+            elif settings.name == "muon" and role == "matrix":
                 matrices[name] = parameter
-            elif settings.name == "adamw" and role in ("matrix", "embedding", "head"):
+            elif settings.name == "adamw" and role in ("matrix", "head"):
                 decayed[name] = parameter
             else:
                 plain[name] = parameter
@@ -126,10 +130,15 @@ class OptimizerSet:
             if matrices
             else None
         )
-        self._adamw_names = [*decayed, *plain]
+        self._adamw_names = [*embeddings, *decayed, *plain]
         groups = [
-            {"params": list(decayed.values()), "weight_decay": settings.weight_decay},
-            {"params": list(plain.values()), "weight_decay": 0.0},
+            {
+                "params": list(embeddings.values()),
+                "weight_decay": settings.weight_decay if settings.name == "adamw" else 0.0,
+                "rate": "embedding",
+            },
+            {"params": list(decayed.values()), "weight_decay": settings.weight_decay, "rate": "adamw"},
+            {"params": list(plain.values()), "weight_decay": 0.0, "rate": "adamw"},
         ]
         self.adamw = torch.optim.AdamW(
             [group for group in groups if group["params"]],
@@ -150,12 +159,12 @@ class OptimizerSet:
                     "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
                 }
 
-    def step(self, step: int, multiplier_of: Mapping[str, float]) -> None:
-        """One update. ``multiplier_of`` holds the rates of this step: ``adamw`` and ``muon``."""
+    def step(self, step: int, rates: Mapping[str, float]) -> None:
+        """One update with the rates of this step: ``embedding`` (AdamW's for embeddings), ``adamw`` (for its others) and ``muon``."""
         if self.muon is not None:
-            self.muon.step(step, multiplier_of["muon"])
+            self.muon.step(step, rates["muon"])
         for group in self.adamw.param_groups:
-            group["lr"] = multiplier_of["adamw"]
+            group["lr"] = rates[group["rate"]]
         self.adamw.step()
 
     def zero_grad(self) -> None:
