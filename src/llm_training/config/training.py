@@ -53,7 +53,9 @@ class TrainingConfig(Section):
     embedding_learning_rate: Annotated[
         float | None,
         Field(
-            ge=0, le=100, description="peak rate of AdamW for the embedding; empty: learning_rate, 10 times it where Muon trains a new one"
+            ge=0,
+            le=100,
+            description="peak rate of AdamW for the embedding; empty: learning_rate, 10 times it where Muon trains a new untied one",
         ),
     ] = None
     min_learning_rate: Annotated[float, Field(ge=0, le=10, description="rate at the end of the schedule, in units of learning_rate's")] = (
