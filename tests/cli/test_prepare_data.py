@@ -67,6 +67,27 @@ def test_the_longest_document(texts: Path, tmp_path: Path, capsys: pytest.Captur
     assert "long" in ids(tmp_path / "o", "train") + ids(tmp_path / "o", "validation")
 
 
+@pytest.mark.parametrize("cleaning", ["none", "normalise"])
+def test_bytes_that_are_no_text_are_replaced_and_told(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], cleaning: str
+) -> None:
+    with texts.open("ab") as file:
+        file.write(b'{"id": "odd", "text": "caf\xe9 au lait"}\n{"id": "too", "text": "na\xefve"}\n')
+    words = ["prepare-data", str(texts), "--tokenizer", "bytes", "--cleaning", cleaning, "--output", str(tmp_path / "o")]
+    assert main(words) == 3
+    assert (
+        f"error[E03]: undecodable (not valid utf-8: invalid continuation byte); at {texts}, line 41, byte offset" in capsys.readouterr().err
+    )
+    assert main([*words, "--replace-bad-bytes"]) == 0
+    shown = " ".join("".join(capsys.readouterr()).split())
+    offset = texts.read_bytes().index(b"\xe9")
+    assert f"2 documents have bytes that are no UTF-8; they are U+FFFD now (first: {texts}, line 41, byte offset {offset})" in shown
+    assert "2 with U+FFFD for bytes that are no UTF-8" in shown
+    written = (tmp_path / "o/train.json").read_text() + (tmp_path / "o/validation.json").read_text()
+    assert "caf\ufffd au lait" in written and "na\ufffdve" in written
+    assert json.loads((tmp_path / "o/stats.json").read_text())["changes"]["with U+FFFD for bytes that are no UTF-8"] == 2
+
+
 def test_other_fields_of_the_section(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records: list[dict[str, object]] = [{"id": f"i{number}", "body": f"{TEXT}{number}"} for number in range(30)]
     source = write(tmp_path / "x.jsonl", [*records, *({"id": f"bad{number}"} for number in range(6))])

@@ -78,6 +78,17 @@ def test_bad_bytes_are_named_or_counted_and_never_passed_over(tmp_path: Path, na
     assert all(text in readable for text in texts), "nothing is made up"
     with pytest.raises(DataError, match=r"documents are bad, more than the 1\.0% allowed \(first: undecodable at "):
         read_with([tmp_path / "good.txt", *bad], skip_bad=True)
+    if form == "jsonl" and b"\0" in wrong:  # no matter of bytes only: JSON may not hold what is left
+        with pytest.raises(DataError, match=rf"^invalid json \(Invalid control character .*{bad[0].name}, line 2"):
+            read_with(bad, replace_bad_bytes=True)
+        return
+    texts, reader = read_with([tmp_path / "good.txt", *bad], replace_bad_bytes=True)
+    replaced = wrong.decode(errors="replace")
+    assert "".join(texts) == good + (f"line\n{replaced}" if form == "text" else f"line{replaced}") * 5, "and nothing else is changed"
+    assert reader.report.num_replaced >= 5 and not reader.report.num_bad and not reader.report.dropped
+    assert reader.report.first_replaced == (bad[0].name, len(before) + offset)
+    texts, reader = read_with([tmp_path / "good.txt"], replace_bad_bytes=True)
+    assert "".join(texts) == good and reader.report.num_replaced == 0
 
 
 def test_half_of_a_surrogate_pair_is_bad_text_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,6 +147,38 @@ def test_bad_documents_are_counted_and_limited(tmp_path: Path) -> None:
         cache.build(configured(tmp_path, few, **changes, **{"data.max_bad_fraction": 0.0}))
 
 
+def test_replaced_bytes_are_counted_told_and_another_cache(tmp_path: Path) -> None:
+    """The account stays with the cache and is the same for any number of builders, interrupted or not."""
+    lines = [json.dumps({"text": f"document {number} of some words", "page": "x" * 300}).encode() for number in range(600)]
+    for number in (199, 400, 401):
+        lines[number] = lines[number].replace(b"some", b"s\xffme")
+    source = tmp_path / "bytes.jsonl"
+    source.write_bytes(b"\n".join(lines) + b"\n")
+    offset = source.read_bytes().index(b"\xff")
+    changes = {"tokenizer.path": "bytes", "data.validation_sources": []}
+    skipped = cache.build(configured(tmp_path, source, **changes))
+    assert "left out: 3 undecodable" in skipped.lines()
+    changes |= {"data.replace_bad_bytes": True}
+    events: list[Event] = []
+    bus = EventBus()
+    bus.subscribe(events.append)
+    replaced = cache.build(configured(tmp_path, source, **changes), bus=bus)
+    assert replaced.directory != skipped.directory
+    assert "with U+FFFD for bytes that are no UTF-8: 3 documents" in replaced.lines() and not any("left out" in x for x in replaced.lines())
+    said = [event.message for event in events if isinstance(event, Notice)]
+    place = f"{source}, line 200, byte offset {offset}"
+    assert f"3 documents have bytes that are no UTF-8; they are U+FFFD now (first: {place})" in said
+    metadata = (Path(replaced.directory) / "cache_metadata.json").read_bytes()
+    assert sum(total["num_documents"] for total in json.loads(metadata)["totals"].values()) == 600
+    other = configured(tmp_path, source, **changes, **{"cache.dir": str(tmp_path / "other"), "cache.workers": 2})
+    cache.build(other, max_chunks=1)
+    elsewhere = cache.build(other)
+    assert (Path(elsewhere.directory) / "cache_metadata.json").read_bytes() == metadata
+    with pytest.raises(IntegrityError, match=r"made with other settings|holds other data"):
+        for is_on in (True, False):
+            cache.build(configured(tmp_path, source, **changes | {"data.replace_bad_bytes": is_on}, **{"cache.name": "mine"}))
+
+
 def test_what_cleaning_leaves_out_is_counted(tmp_path: Path) -> None:
     source = broken(tmp_path / "few.jsonl", every=10**9)
     changes = {"tokenizer.path": "bytes", "data.min_length": 26, "data.validation_sources": []}

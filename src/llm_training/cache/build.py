@@ -263,7 +263,7 @@ class _Build:
 
 def _journal_entry(number: int, made: BuiltSlice) -> dict[str, Any]:
     entry: dict[str, Any] = {split: asdict(record) for split, record in made.records.items()}
-    return entry if made.left_out is None else {**entry, "number": number, "left_out": asdict(made.left_out)}
+    return entry if made.left_out is None else {**entry, "number": number, "left_out": made.left_out.to_json()}
 
 
 def _require_same(store: ChunkStore, settings: StoreSettings) -> None:

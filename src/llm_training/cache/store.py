@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,23 +67,35 @@ class StoreSettings:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Documents of a slice that are in no chunk.
+    """Documents of a slice that are in no chunk, and those that are there with U+FFFD for bytes that are no UTF-8.
 
     Attributes:
         num_bad: those that should not have been in the source at all.
         reasons: all of them, by reason.
         example: reason and place of a bad one; empty without.
+        num_replaced: those with U+FFFD.
+        first_replaced: file and offset of the first such byte.
     """
 
     num_bad: int
     reasons: Mapping[str, int]
     example: str = ""
+    num_replaced: int = 0
+    first_replaced: tuple[str, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; what was replaced is named only where something was."""
+        content = asdict(self)
+        return content if self.num_replaced else {name: content[name] for name in ("num_bad", "reasons", "example")}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> LeftOut:
         """Of a JSON object. Raises TypeError or ValueError for what is none."""
         found = LeftOut(**content)
-        if not all(type(number) is int and number >= 0 for number in (found.num_bad, *dict(found.reasons).values())):
+        place = found.first_replaced
+        if place is not None:
+            found = replace(found, first_replaced=(str(place[0]), int(place[1])))
+        if not all(type(number) is int and number >= 0 for number in (found.num_bad, found.num_replaced, *dict(found.reasons).values())):
             raise ValueError(f"counts of documents left out are {content!r}")
         return found
 
@@ -244,7 +256,7 @@ class ChunkStore:
         for split, records in self.records.items():
             content[split] = [asdict(records[number]) for number in sorted(records)]
         if self.left_out:
-            content["left_out"] = {str(number): asdict(self.left_out[number]) for number in sorted(self.left_out)}
+            content["left_out"] = {str(number): self.left_out[number].to_json() for number in sorted(self.left_out)}
         return sealed_bytes(content)
 
     def commit(self) -> None:

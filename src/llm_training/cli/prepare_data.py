@@ -93,6 +93,7 @@ def prepare_data(
             validation_sources=data.validation_sources,
             text_field=data.text_field,
             skip_bad=skip_bad or (data.skip_bad and loaded.origin("data.skip_bad") != DEFAULT),
+            replace_bad_bytes=data.replace_bad_bytes,
             max_bad_fraction=data.max_bad_fraction,
             max_document_bytes=data.max_document_bytes,
             cleaning=configured_cleaning(data, deduplicate=deduplicate),

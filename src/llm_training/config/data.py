@@ -25,6 +25,9 @@ class DataConfig(Section):
     text_field: Annotated[str, Field(min_length=1, description="key of the text in JSON documents, column of it in tables")] = "text"
     validation_fraction: Annotated[float, Field(ge=0, le=0.5, description="share of documents held out, fraction")] = 0.05
     skip_bad: Annotated[bool, Field(description="skip and count undecodable or malformed documents instead of stopping")] = True
+    replace_bad_bytes: Annotated[
+        bool, Field(description="bytes that are no UTF-8 become U+FFFD and are counted, instead of the document being bad")
+    ] = False
     max_bad_fraction: Annotated[float, Field(ge=0, le=1, description="share of bad documents above which the run stops, fraction")] = 0.01
     max_document_bytes: Annotated[int, Field(ge=1_000, le=2**31 - 1, description="longest document held in memory at once, bytes")] = (
         32_000_000

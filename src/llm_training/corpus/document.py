@@ -54,6 +54,7 @@ class CorpusSettings:
         max_documents: documents taken of all sources at most, in order, blank and bad ones included; 0 for all. Files named
             for validation or test are not counted; of the splits of an ``hf:`` source no one gives more.
         keep_html: pages of WARC files stay HTML, for a cleaning that extracts their text; else the source extracts it.
+        replace_bad_bytes: bytes that are no UTF-8 become U+FFFD and are counted, instead of the document being bad.
     """
 
     text_field: str = "text"
@@ -64,17 +65,26 @@ class CorpusSettings:
     max_document_bytes: int = 32_000_000
     max_documents: int = 0
     keep_html: bool = False
+    replace_bad_bytes: bool = False
 
 
 @dataclass
 class ReadReport:
-    """Counts of one reading. ``dropped`` has a named reason for every document that was not handed out."""
+    """Counts of one reading.
+
+    Attributes:
+        dropped: a named reason for every document that was not handed out.
+        num_replaced: documents handed out with U+FFFD for bytes that are no UTF-8 (of a long one, its parts).
+        first_replaced: file and offset of the first such byte.
+    """
 
     num_documents: int = 0
     num_bytes: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
     num_bad: int = 0
+    num_replaced: int = 0
+    first_replaced: tuple[str, int] | None = None
 
     def drop(self, reason: str, where: str, *, is_bad: bool) -> None:
         """Count a document that is left out; ``is_bad`` when it should not have been in the source at all."""
@@ -82,6 +92,11 @@ class ReadReport:
         self.num_bad += is_bad
         if is_bad and len(self.examples) < _MAX_EXAMPLES:
             self.examples.append(f"{reason} at {where}")
+
+    def count_replaced(self, file: str, offset: int) -> None:
+        """Count a document with U+FFFD for bytes that are no UTF-8, the first of them at ``offset`` of ``file``."""
+        self.num_replaced += 1
+        self.first_replaced = self.first_replaced or (file, offset)
 
     def check(self, max_bad_fraction: float) -> None:
         """Raise DataError when more of the documents were bad than allowed."""

@@ -13,11 +13,12 @@ from typing import Final
 
 from llm_training.corpus.corpus import Corpus
 from llm_training.corpus.document import TRAIN, VALIDATION, Document, ReadReport
-from llm_training.corpus.opened import OpenFile, OpenFiles
+from llm_training.corpus.opened import OpenFile, OpenFiles, open_file
 from llm_training.corpus.plan import BY_RECORD_TAIL, Plan, Slice, Span
+from llm_training.corpus.sources.decoding import NOT_REPLACED
 from llm_training.corpus.sources.record import Cut, Limits, Record
 from llm_training.corpus.split import SINGLE_DOCUMENT_TRAIN_FRACTION, split_of_digest, tail_boundary, text_digest
-from llm_training.errors import DataError, IntegrityError
+from llm_training.errors import DataError, IntegrityError, LlmTrainingError
 
 _HAS_LINES: Final = re.compile(r"\.(?:jsonl|ndjson)(?:\.(?:gz|bz2|xz|zst))?(?:#\d+)?$")
 
@@ -54,6 +55,8 @@ class SliceReader:
                 if record.reason:
                     self._drop(record, span, opened)
                     continue
+                if record.replaced_at != NOT_REPLACED:
+                    self.report.count_replaced(span.file, span.start + record.replaced_at)
                 for document in self._documents(record, span, piece):
                     self.report.num_documents += 1
                     yield document
@@ -120,7 +123,22 @@ def content_digest(content: Record | Document) -> str:
 def limits_of(corpus: Corpus) -> Limits:
     """The sizes that formats obey, from the settings."""
     settings = corpus.settings
-    return Limits(settings.slice_bytes, settings.max_document_bytes, settings.text_field, settings.keep_html)
+    return Limits(settings.slice_bytes, settings.max_document_bytes, settings.text_field, settings.keep_html, settings.replace_bad_bytes)
+
+
+def located(corpus: Corpus, key: str, offset: int) -> str:
+    """A place in words: path, line and byte, or row. The file is read up to it; without the file its key and the number."""
+    file = next((file for file in corpus.files if file.key == key), None)
+    try:
+        if file is not None:
+            opened = open_file(file, corpus.settings)
+            try:
+                return opened.locate(offset)
+            finally:
+                opened.close()
+    except LlmTrainingError:
+        pass  # it was there when it was read; this is only about where to look
+    return f"{key}, offset {offset}"
 
 
 def edited(span: Span) -> IntegrityError:

@@ -37,7 +37,7 @@ from llm_training.storage.reading import hash_file, read_bytes, read_json
 DUPLICATES, NEAR_DUPLICATES = "duplicates", "near_duplicates"
 ALL_STEPS: Final = (*STEPS, DUPLICATES, NEAR_DUPLICATES)
 WORK_FOLDER: Final = ".cleaning"
-_VERSION: Final = 2
+_VERSION: Final = 3
 _MAX_SLICE_BYTES: Final = 1 << 40  # our own files: no limit
 # Starting a worker costs about a second of imports.
 _BYTES_WORTH_A_WORKER: Final = 4_000_000
@@ -295,6 +295,9 @@ def _account(all_files: list[SliceFiles], corpus: Corpus) -> _Account:
         for reason, where in found["places"]:
             total.report.remember(reason, where)
         total.report.examples += found["examples"]
+        if found["first_replaced"]:
+            total.report.num_replaced += found["num_replaced"]
+            total.report.first_replaced = total.report.first_replaced or tuple(found["first_replaced"])
     total.report.num_documents = total.num_documents
     total.report.check(corpus.settings.max_bad_fraction)
     return total

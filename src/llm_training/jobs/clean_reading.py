@@ -55,11 +55,14 @@ class CleanedSlices:
         return self._clean(self._reader.read_slice(number))
 
     def left_out(self) -> LeftOut | None:
-        """Of the slice read last: bad documents, and those that cleaning took out."""
+        """Of the slice read last: bad documents, those that cleaning took out, and those with bytes replaced."""
         report = self._reader.report
         cleaned = self._clean.dropped if isinstance(self._clean, _Cleaned) else Counter[str]()
         reasons = {**report.dropped, **cleaned}
-        return LeftOut(report.num_bad, dict(sorted(reasons.items())), next(iter(report.examples), "")) if reasons else None
+        if not reasons and not report.num_replaced:
+            return None
+        example = next(iter(report.examples), "")
+        return LeftOut(report.num_bad, dict(sorted(reasons.items())), example, report.num_replaced, report.first_replaced)
 
 
 class _Cleaned:

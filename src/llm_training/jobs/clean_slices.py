@@ -210,6 +210,8 @@ class _SliceResult:
             "left_out": dict(report.dropped),
             "places": report.places,
             "examples": report.examples,
+            "num_replaced": report.num_replaced,
+            "first_replaced": report.first_replaced,
         }
         write_json(files.account, account)
 

@@ -40,7 +40,7 @@ from llm_training.errors import ConfigError, DataError, IntegrityError, StoppedE
 from llm_training.evaluation.windows import Documents
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.clean_reading import CleanReading, clean_reading
-from llm_training.jobs.left_out import counts_left_out, require_few_bad, tell_left_out
+from llm_training.jobs.left_out import counts_left_out, require_few_bad, tell_left_out, tell_replaced
 from llm_training.jobs.mixture import configured_sources, mixture_of, source_names, source_of_slice
 from llm_training.jobs.models import locate_model
 from llm_training.jobs.plan_files import PlanFile, plain_slices
@@ -124,6 +124,7 @@ def open_sources(config: Config) -> Corpus:
         text_field=data.text_field,
         validation_fraction=0.0 if data.validation_sources else data.validation_fraction,
         skip_bad=data.skip_bad,
+        replace_bad_bytes=data.replace_bad_bytes,
         max_bad_fraction=data.max_bad_fraction,
         slice_bytes=config.cache.chunk_bytes,
         max_document_bytes=data.max_document_bytes,
@@ -350,6 +351,8 @@ def build_cache(
     for problem in result.damaged:
         bus.publish(Notice(message=f"rebuilt a damaged chunk: {problem.reason}", level="warning"))
     tell_left_out(result.left_out, bus)
+    first = next((entry.first_replaced for entry in result.left_out if entry.first_replaced), None)
+    tell_replaced(sum(entry.num_replaced for entry in result.left_out), first, scanned.corpus, bus)
     if not result.is_complete and stop:
         raise StoppedEarly(f"stopped by {stop.reason} while packing", remedy="the same command builds on from here")
     require_few_bad(ChunkStore.open(store_directory(Path(config.cache.dir), identity)), config.data)
@@ -479,6 +482,8 @@ def describe_store(store: ChunkStore, view: PackedView | None) -> Sequence[str]:
     )
     if counts := counts_left_out(store.left_out.values()):
         tokens = (*tokens, f"left out: {counts}")
+    if num_replaced := sum(entry.num_replaced for entry in store.left_out.values()):
+        tokens = (*tokens, f"with U+FFFD for bytes that are no UTF-8: {plural(num_replaced, 'document')}")
     if view is None:
         return tokens
     stats = view.stats

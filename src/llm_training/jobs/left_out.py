@@ -1,4 +1,4 @@
-"""Documents that are in no chunk of a cache: counted by reason, told, and limited."""
+"""Documents that are in no chunk of a cache, or changed in reading: counted, told, and limited."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from llm_training.cache.store import ChunkStore, LeftOut
 from llm_training.config.data import DataConfig
-from llm_training.corpus import ReadReport
+from llm_training.corpus import Corpus, ReadReport, located
 from llm_training.events import EventBus, Notice
 
 
@@ -25,6 +25,14 @@ def tell_left_out(left_out: Sequence[LeftOut], bus: EventBus) -> None:
         return
     example = next((entry.example for entry in left_out if entry.example), "")
     bus.publish(Notice(message=f"documents left out: {counts}{f' (first: {example})' if example else ''}", level="warning"))
+
+
+def tell_replaced(number: int, first: tuple[str, int] | None, corpus: Corpus, bus: EventBus) -> None:
+    """One line on the documents that have U+FFFD for bytes that are no UTF-8, and where the first such byte is."""
+    if number and first:
+        what = "document has" if number == 1 else "documents have"
+        place = located(corpus, *first)
+        bus.publish(Notice(message=f"{number:,} {what} bytes that are no UTF-8; they are U+FFFD now (first: {place})", level="warning"))
 
 
 def require_few_bad(store: ChunkStore, data: DataConfig) -> None:

@@ -21,6 +21,7 @@ from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.clean_corpus import WORK_FOLDER, CleanedCorpus, CleaningPlan, clean_corpus
 from llm_training.jobs.clean_slices import BadRecords, bad_lines
 from llm_training.jobs.document_writer import FORMATS, DocumentWriter
+from llm_training.jobs.left_out import tell_replaced
 from llm_training.jobs.prepare_sources import open_held_out
 from llm_training.jobs.prepared_folder import PreparedFolder
 from llm_training.jobs.whole_documents import joined, with_whole_documents
@@ -30,6 +31,7 @@ from llm_training.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 # Text that a tokenizer of this many entries is worth training on, bytes; the last one that fits is taken.
 VOCABULARIES = ((0, 4_096), (20_000_000, 8_192), (200_000_000, 16_384), (2_000_000_000, 32_768), (20_000_000_000, 49_152))
 SHORTEST_LENGTH = 8
+REPLACED: Final = "with U+FFFD for bytes that are no UTF-8"
 DROPPED_FILE: Final = "dropped.jsonl"
 # Small enough that two workers end at about the same time.
 _SLICE_BYTES: Final = 2 << 20
@@ -129,6 +131,7 @@ def prepare(
     validation_sources: Sequence[str] = (),
     text_field: str = "text",
     skip_bad: bool = False,
+    replace_bad_bytes: bool = False,
     max_bad_fraction: float = 0.01,
     max_document_bytes: int = 32_000_000,
     cleaning: CleaningPlan | None = None,
@@ -153,6 +156,7 @@ def prepare(
         validation_sources: sources of held-out text; nothing is then split off.
         text_field: key or column of the text.
         skip_bad: skip and count unreadable records instead of stopping.
+        replace_bad_bytes: bytes that are no UTF-8 become U+FFFD and are counted, instead of the record being unreadable.
         max_document_bytes: longest record held in memory; longer ones are unreadable.
         cleaning: what to clean and how; None leaves every text as it is.
         keep_dropped: folder for a file with everything that went, and why.
@@ -171,6 +175,7 @@ def prepare(
         text_field=text_field,
         validation_fraction=validation_fraction,
         skip_bad=skip_bad,
+        replace_bad_bytes=replace_bad_bytes,
         max_bad_fraction=max_bad_fraction,
         slice_bytes=_SLICE_BYTES,
         max_document_bytes=max_document_bytes,
@@ -207,6 +212,7 @@ def prepare(
             )
         if keep_dropped is not None:
             _write_dropped(Path(keep_dropped), texts)
+        tell_replaced(texts.report.num_replaced, texts.report.first_replaced, corpus, bus)
         result = _finish(folder, writer, texts, plan, tokenizer, output, num_leaks)
     remove_tree(Path(output) / WORK_FOLDER)
     return result
@@ -308,7 +314,8 @@ def _finish(
 ) -> PrepareResult:
     splits = {name: found.as_json() for name, found in writer.statistics.items() if name != TEST or found.num_documents}
     dropped = {f"read: {reason}": count for reason, count in plan.skipped.items()} | dict(sorted(texts.dropped.items()))
-    changes = dict(sorted(texts.changes.items()))
+    replaced = {REPLACED: texts.report.num_replaced} if texts.report.num_replaced else {}
+    changes = dict(sorted((texts.changes | replaced).items()))
     folder.write_bytes({**tokenizer.files(), **tokenizer.vocab_files()})
     folder.write_json(
         "stats.json",

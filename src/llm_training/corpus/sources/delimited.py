@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from llm_training.corpus.sources.decoding import NOT_REPLACED, decode, first_bad_byte
 from llm_training.corpus.sources.jsonl import record_of_value
 from llm_training.corpus.sources.record import Cut, Limits, Record, too_long
 from llm_training.corpus.streams import ByteStream
@@ -222,7 +223,11 @@ def _record(row: _Row, names: list[str], position: int, offset: int, limits: Lim
     if len(row.fields) != len(names):
         return Record(position, offset, reason="wrong number of fields", detail=f"{len(row.fields)}, the header has {len(names)}")
     try:
-        values = [field.encode("latin-1").decode() for field in row.fields]
+        found = [decode(field.encode("latin-1"), replaces=limits.replaces_bad_bytes) for field in row.fields]
     except UnicodeDecodeError as error:
+        offset += first_bad_byte(row.data)
         return Record(position, offset, reason="undecodable", detail=f"not valid utf-8: {error.reason}")
-    return record_of_value(dict(zip(names, values, strict=True)), position, offset, limits.text_field)
+    record = record_of_value(dict(zip(names, (value for value, _ in found), strict=True)), position, offset, limits.text_field)
+    if any(bad != NOT_REPLACED for _, bad in found):
+        record.replaced_at = offset + first_bad_byte(row.data)
+    return record

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import orjson
 
+from llm_training.corpus.sources.decoding import NOT_REPLACED, decode
 from llm_training.corpus.sources.record import Cut, Limits, Record, too_long
 from llm_training.corpus.streams import ByteStream
 
@@ -27,19 +28,22 @@ def parse_record(raw: bytes, position: int, offset: int, limits: Limits) -> Reco
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        return _parse_leniently(raw, position, offset, limits.text_field, str(error))
+        return _parse_leniently(raw, position, offset, limits, str(error))
     return record_of_value(value, position, offset, limits.text_field)
 
 
-def _parse_leniently(raw: bytes, position: int, offset: int, text_field: str, message: str) -> Record:
+def _parse_leniently(raw: bytes, position: int, offset: int, limits: Limits, message: str) -> Record:
     """What the strict parser refuses: tell bad bytes from bad JSON, and accept NaN, which Python's own writer produces."""
     try:
-        value = json.loads(raw.decode())
+        text, bad = decode(raw, replaces=limits.replaces_bad_bytes)
+        value = json.loads(text)
     except UnicodeDecodeError as error:
         return Record(position, offset + error.start, reason="undecodable", detail=f"not valid utf-8: {error.reason}")
-    except (ValueError, RecursionError):
-        return Record(position, offset, reason="invalid json", detail=message)
-    record = record_of_value(value, position, offset, text_field)
+    except (ValueError, RecursionError) as error:
+        is_of_bytes = isinstance(error, json.JSONDecodeError) and "UTF-8" in message  # replaced, and wrong all the same
+        return Record(position, offset, reason="invalid json", detail=str(error) if is_of_bytes else message)
+    record = record_of_value(value, position, offset, limits.text_field)
+    record.replaced_at = bad if bad == NOT_REPLACED else offset + bad
     try:
         orjson.dumps((record.text, record.id, record.metadata))  # all that may be written again
     except TypeError as error:
@@ -135,7 +139,7 @@ class JsonLinesFormat:
                 continue
             if first + number == 0 and not head:
                 body = body.removeprefix(b"\xef\xbb\xbf")
-            yield parse_record(body, first + number, start, limits)
+            yield parse_record(body, first + number, start + line.find(body[:1]), limits)
 
 
 def _cut(position: int, data: bytes) -> Cut:
@@ -157,11 +161,22 @@ def _rest_of_line(stream: ByteStream, max_bytes: int) -> bytes:
 
 
 def _is_whole(line: bytes) -> bool:
+    """True for JSON, also with bytes that are no UTF-8: no more of the line will come."""
     try:
         orjson.loads(line)
     except orjson.JSONDecodeError:
-        return False
+        return _is_whole_but_for_bytes(line)
     return True
+
+
+def _is_whole_but_for_bytes(line: bytes) -> bool:
+    if not line.rstrip().endswith(b"}"):
+        return False
+    text, bad = decode(line, replaces=True)
+    try:
+        return bad != NOT_REPLACED and isinstance(orjson.loads(text), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _oversized(stream: ByteStream, position: int, data: bytes) -> Cut:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from llm_training.corpus.sources.decoding import NOT_REPLACED
 from llm_training.corpus.streams import ByteStream
 
 # Reasons that only count; every other reason is a bad record, which a strict reading refuses.
@@ -36,6 +37,7 @@ class Record:
         offset: where it starts, bytes from the start of the stretch.
         reason: empty for a good record.
         detail: what exactly is wrong, for people.
+        replaced_at: where the first byte is that became U+FFFD, counted as ``offset``; -1 for none.
     """
 
     position: int
@@ -46,6 +48,7 @@ class Record:
     token_ids: tuple[int, ...] | None = None
     reason: str = ""
     detail: str = ""
+    replaced_at: int = NOT_REPLACED
 
     @property
     def is_bad(self) -> bool:
@@ -57,13 +60,15 @@ class Record:
 class Limits:
     """What a format obeys: the aim for a stretch and the longest record held in memory, bytes; which field is the text.
 
-    ``keep_html``: pages stay HTML, for a cleaning that extracts their text itself.
+    ``keep_html``: pages stay HTML, for a cleaning that extracts their text itself. ``replaces_bad_bytes``: bytes that are no text
+    become U+FFFD, instead of the record being bad.
     """
 
     stretch_bytes: int
     record_bytes: int
     text_field: str = "text"
     keep_html: bool = False
+    replaces_bad_bytes: bool = False
 
 
 def too_long(position: int, offset: int, num_bytes: int, limits: Limits) -> Record:

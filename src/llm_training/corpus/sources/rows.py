@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from llm_training.corpus.sources.decoding import NOT_REPLACED, decode
 from llm_training.corpus.sources.jsonl import record_of_value
 from llm_training.corpus.sources.record import Cut, Limits, Record, too_long
 
@@ -94,9 +95,14 @@ class RowFile:
 def _record(row: Row, text: bytes, position: int, offset: int, limits: Limits) -> Record:
     if len(text) > limits.record_bytes:
         return too_long(position, offset, len(text), limits)
+    bad = NOT_REPLACED
     if isinstance(row.get(limits.text_field), bytes):
-        return Record(position, offset, reason="undecodable", detail="not valid utf-8")
+        if not limits.replaces_bad_bytes:
+            return Record(position, offset, reason="undecodable", detail="not valid utf-8")
+        replaced, bad = decode(text, replaces=True)
+        row = {**row, limits.text_field: replaced}
     record = record_of_value(row, position, offset, limits.text_field)
+    record.replaced_at = bad if bad == NOT_REPLACED else offset
     if _has_lone_surrogate(record):
         return Record(position, offset, reason="lone surrogate", detail="the text or a field holds half of a surrogate pair")
     return record

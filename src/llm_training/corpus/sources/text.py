@@ -12,6 +12,7 @@ import io
 import tokenize
 from collections.abc import Callable, Iterator
 
+from llm_training.corpus.sources.decoding import NOT_REPLACED, decode
 from llm_training.corpus.sources.record import Cut, Limits, Record
 from llm_training.corpus.streams import ByteStream
 
@@ -88,15 +89,16 @@ class TextFormat:
             yield Record(first, reason="undecodable", detail=str(error.msg))
             return
         body = data.removeprefix(codecs.BOM_UTF8) if not head else data
+        mark_bytes = len(data) - len(body)
         try:
-            text = body.decode(encoding)
+            text, bad = decode(body, replaces=limits.replaces_bad_bytes, encoding=encoding)
             if encoding != "utf-8":
                 text.encode()  # some codecs make halves of surrogate pairs
         except UnicodeDecodeError as error:
-            offset = error.start + len(data) - len(body)
-            yield Record(first, offset=offset, reason="undecodable", detail=f"not valid {encoding}: {error.reason}")
+            yield Record(first, offset=error.start + mark_bytes, reason="undecodable", detail=f"not valid {encoding}: {error.reason}")
             return
         except (LookupError, ValueError) as error:
             yield Record(first, reason="undecodable", detail=f"{encoding} gives no text: {_reason(error)}")
             return
-        yield Record(first, text=text, reason="" if text.strip() else "empty text")
+        replaced_at = bad if bad == NOT_REPLACED else bad + mark_bytes
+        yield Record(first, text=text, reason="" if text.strip() else "empty text", replaced_at=replaced_at)

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from llm_training.corpus.sources.decoding import NOT_REPLACED, decode
 from llm_training.corpus.sources.record import Cut, Limits, Record
 from llm_training.corpus.streams import ByteStream
 from llm_training.errors import ConfigError, DataError
@@ -85,7 +86,8 @@ class WarcFormat:
             content = data[offset + found.num_bytes : offset + found.total]
             read = _READERS.get(found.fields.get("warc-type", "").lower())
             record = read(found, data[offset : offset + found.total], content, limits) if read else Record(0, reason="not a page")
-            record.position, record.offset = first + number, offset
+            record.position, record.offset = first + number, offset + record.offset
+            record.replaced_at += offset if record.replaced_at != NOT_REPLACED else 0
             yield record
             number += 1
             offset += found.total
@@ -146,10 +148,12 @@ def _oversized(stream: ByteStream, position: int, head: _Head) -> Cut:
 def _read_conversion(head: _Head, _raw: bytes, content: bytes, limits: Limits) -> Record:
     """Text that was extracted before: UTF-8 by definition."""
     try:
-        text = content.decode()
+        text, bad = decode(content, replaces=limits.replaces_bad_bytes)
     except UnicodeDecodeError as error:
-        return Record(0, reason="undecodable", detail=f"not valid utf-8: {error.reason}")
-    return _text_record(head, text, "text/plain")
+        return Record(0, head.num_bytes + error.start, reason="undecodable", detail=f"not valid utf-8: {error.reason}")
+    record = _text_record(head, text, "text/plain")
+    record.replaced_at = bad if bad == NOT_REPLACED else head.num_bytes + bad
+    return record
 
 
 def _read_resource(head: _Head, _raw: bytes, content: bytes, limits: Limits) -> Record:
