@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from llm_training.corpus import CorpusSettings, SliceReader, make_plan, open_corpus
 from llm_training.errors import DataError
 
-from .forms import as_array, as_csv, as_lines
+from .forms import as_array, as_csv, as_lines, as_wet
 
 BAD_TEXTS = {
     "lone byte": (b"abc\n\xffdef", 2, 4),
@@ -197,14 +197,15 @@ def test_small_elements_beside_a_long_one_are_kept(folder: Path) -> None:
     reader.close()
 
 
-@pytest.mark.parametrize("name", ["r.jsonl", "r.json", "r.csv"])
+@pytest.mark.parametrize("name", ["r.jsonl", "r.json", "r.csv", "r.wet"])
 def test_the_limit_of_a_document_holds_below_the_size_of_a_slice(folder: Path, name: str) -> None:
     texts = ["short", "y" * 50_000, "brief"]
     path = folder / name
-    path.write_bytes({"r.jsonl": as_lines, "r.json": as_array, "r.csv": as_csv}[name](texts))
+    path.write_bytes({"r.jsonl": as_lines, "r.json": as_array, "r.csv": as_csv, "r.wet": as_wet}[name](texts))
     reader = _read(path, max_document_bytes=1_000, skip_bad=True)
+    reader.report.dropped.pop("not a page", None)
     assert reader.report.num_documents == 2 and reader.report.dropped == {"longer than data.max_document_bytes": 1}
-    with pytest.raises(DataError, match=r"longer than data.max_document_bytes \(50,0\d\d bytes, the limit is 1,000\)"):
+    with pytest.raises(DataError, match=r"longer than data.max_document_bytes \(50,0\d\d bytes, the limit is 1,000\); at .*byte offset"):
         _read(path, max_document_bytes=1_000)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from llm_training.corpus.sources.decoding import NOT_REPLACED, decode
-from llm_training.corpus.sources.record import Cut, Limits, Record
+from llm_training.corpus.sources.record import Cut, Limits, Record, too_long
 from llm_training.corpus.streams import ByteStream
 from llm_training.errors import ConfigError, DataError
 from llm_training.pages import extract_page
@@ -84,8 +84,7 @@ class WarcFormat:
         while offset < len(data):
             found = _parse_head(data[offset : offset + _HEAD_BYTES])
             content = data[offset + found.num_bytes : offset + found.total]
-            read = _READERS.get(found.fields.get("warc-type", "").lower())
-            record = read(found, data[offset : offset + found.total], content, limits) if read else Record(0, reason="not a page")
+            record = _record(found, data[offset : offset + found.total], content, limits)
             record.position, record.offset = first + number, offset + record.offset
             record.replaced_at += offset if record.replaced_at != NOT_REPLACED else 0
             yield record
@@ -143,6 +142,13 @@ def _oversized(stream: ByteStream, position: int, head: _Head) -> Cut:
         missing -= len(data)
     digest.update(_line_ends(stream))
     return Cut(position, stream.position, 1, stream.position - position, digest.hexdigest())
+
+
+def _record(head: _Head, raw: bytes, content: bytes, limits: Limits) -> Record:
+    read = _READERS.get(head.fields.get("warc-type", "").lower())
+    if read is None:
+        return Record(0, reason="not a page")
+    return too_long(0, 0, len(content), limits) if len(content) > limits.record_bytes else read(head, raw, content, limits)
 
 
 def _read_conversion(head: _Head, _raw: bytes, content: bytes, limits: Limits) -> Record:
