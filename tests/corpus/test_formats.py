@@ -165,8 +165,50 @@ def test_a_last_csv_row_still_being_written_waits(folder: Path) -> None:
     grown = make_plan(corpus, plan)
     assert "".join(document.text for document in read_all(corpus, grown)) == "one\ntwothreefour"
     path.write_bytes(b'n,text\n1,"one\n' + b"x" * (2 << 20))
-    with pytest.raises(DataError, match="a quote is never closed: the last row takes 2,097"):
-        make_plan(_open(path))
+    with pytest.raises(DataError, match=r"quote never closed \(all that follows, 2,097,.* line 2, byte offset 9"):
+        _reader(path)
+
+
+@pytest.mark.parametrize("slice_bytes", [40, 1 << 20])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_quote_that_is_never_closed_is_a_bad_record(folder: Path, slice_bytes: int, line_end: str) -> None:
+    """In a file that ends with a line break it is no row that is still being written; rows before it and appended ones stay."""
+    path = folder / "bad.csv"
+    good = ["id,text", *(f'{number},"a ""good"" text{line_end}of two lines"' for number in range(5))]
+    bad = ['5,"closed" and more', '6,"opened, and', *(f"{number},swallowed" for number in range(7, 30))]
+    path.write_bytes("".join(f"{row}{line_end}" for row in [*good, *bad]).encode())
+    offset = path.read_bytes().index(b'"opened')
+    line = 1 if line_end == "\r" else 13
+    place = f"{path}, line {line}, byte offset {offset}"
+    with pytest.raises(DataError, match=r"^quote never closed \(all that follows, .*bad.csv, line") as told:
+        _reader(path, slice_bytes=slice_bytes)
+    assert place in str(told.value) and told.value.exit_code == 3
+    reader = _reader(path, slice_bytes=slice_bytes, skip_bad=True)
+    assert reader.report.dropped == {"quote never closed": 1} and reader.report.num_documents == 6
+    assert reader.report.examples == [f"quote never closed at {place}"]
+    corpus = _open(path, slice_bytes=slice_bytes, skip_bad=True)
+    plan = make_plan(corpus)
+    with path.open("ab") as file:
+        file.write(f"30,appended{line_end}".encode())
+    assert [document.text for document in read_all(corpus, make_plan(corpus, plan))][-2:] == ["closed and more", "appended"]
+
+
+def test_a_quote_that_swallows_more_than_a_document_may_hold_is_named_by_line(folder: Path) -> None:
+    (folder / "bad.csv").write_bytes(b'id,text\n1,good\n2,"opened\n' + b"3,swallowed\n" * 200_000)
+    with pytest.raises(DataError, match=r"CSV record is longer than 1,000 bytes; at .*bad.csv, line 3, byte offset 15; look for a quote"):
+        _reader(folder / "bad.csv", max_document_bytes=1_000)
+
+
+@pytest.mark.parametrize("slice_bytes", [40, 1 << 20])
+def test_a_csv_header_may_begin_with_a_mark_and_a_quote(folder: Path, read, slice_bytes: int) -> None:
+    path = folder / "x.csv"
+    for first in ("text", "text, and\nmore"):
+        path.write_bytes(b"\xef\xbb\xbf" + f'"{first}","id"\n'.encode() + b"".join(b'"one, %d","i%d"\n' % (n, n) for n in range(9)))
+        documents = read(path, text_field=first, slice_bytes=slice_bytes)
+        assert [(document.id, document.text) for document in documents] == [(f"i{n}", f"one, {n}") for n in range(9)]
+    path.write_bytes(b'\xef\xbb\xbf"text","id"\n"good","1"\nb\xff,2\n')
+    with pytest.raises(DataError, match=r"undecodable .*line 3, byte offset 27"):
+        _reader(path, slice_bytes=slice_bytes)
 
 
 def test_long_records_are_refused_one_by_one(folder: Path) -> None:

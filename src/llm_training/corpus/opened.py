@@ -20,7 +20,7 @@ from llm_training.corpus.sources.record import Cut, Limits, Record, too_long
 from llm_training.corpus.sources.rows import RowFile, RowSource
 from llm_training.corpus.sources.text import TextFormat, line_boundary
 from llm_training.corpus.split import SINGLE_DOCUMENT_TRAIN_FRACTION
-from llm_training.corpus.streams import ByteStream, stamp_of
+from llm_training.corpus.streams import ByteStream, place_in_words, stamp_of
 
 _BOUNDARY_BYTES = 1 << 16
 _MAX_OPEN_FILES = 4
@@ -124,15 +124,7 @@ class ByteFile:
 
     def locate(self, offset: int) -> str:
         """See :class:`OpenFile`. Reads the file up to the offset to count its lines: only errors need it."""
-        stream = ByteStream(self.file.place)
-        try:
-            line, left = 1, offset
-            while left > 0 and (data := stream.read(min(_BOUNDARY_BYTES, left))):
-                line += data.count(b"\n")
-                left -= len(data)
-        finally:
-            stream.close()
-        return f"{self.file.place}, line {line}, byte offset {offset}"
+        return place_in_words(self.file.place, offset)
 
     def close(self) -> None:
         """See :class:`OpenFile`."""

@@ -16,7 +16,7 @@ from llm_training.corpus.document import TRAIN, VALIDATION, Document, ReadReport
 from llm_training.corpus.opened import OpenFile, OpenFiles, open_file
 from llm_training.corpus.plan import BY_RECORD_TAIL, Plan, Slice, Span
 from llm_training.corpus.sources.decoding import NOT_REPLACED
-from llm_training.corpus.sources.record import Cut, Limits, Record
+from llm_training.corpus.sources.record import NEVER_CLOSED, Cut, Limits, Record
 from llm_training.corpus.split import SINGLE_DOCUMENT_TRAIN_FRACTION, split_of_digest, tail_boundary, text_digest
 from llm_training.errors import DataError, IntegrityError, LlmTrainingError
 
@@ -101,7 +101,7 @@ class SliceReader:
         if record.is_bad and not self._settings.skip_bad:
             where = opened.locate(span.start + record.offset)
             raise DataError(f"{record.reason} ({record.detail})", where=where, remedy="mend it, or skip bad documents (--skip-bad)")
-        self.report.drop(record.reason, _place(record, span), is_bad=record.is_bad)
+        self.report.drop(record.reason, _place(record, span, opened), is_bad=record.is_bad)
 
     def _documents(self, record: Record, span: Span, piece: Slice) -> tuple[Document, ...]:
         if piece.split is not None:
@@ -150,10 +150,12 @@ def edited(span: Span) -> IntegrityError:
     )
 
 
-def _place(record: Record, span: Span) -> str:
+def _place(record: Record, span: Span, opened: OpenFile) -> str:
     """Records are counted from 0, as in the ids of documents; lines from 1, as editors show them."""
     if _HAS_LINES.search(span.file):
         return f"{span.file}, line {record.position + 1}"
+    if record.reason == NEVER_CLOSED:
+        return opened.locate(span.start + record.offset)
     return f"{span.file}, record {record.position}"
 
 

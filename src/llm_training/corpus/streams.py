@@ -101,6 +101,9 @@ def stamp_of(place: Place) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
+_COUNTED_BYTES = 1 << 16
+
+
 class ByteStream:
     """The decompressed bytes of one file. ``unread`` gives back what a reader took too much of."""
 
@@ -199,3 +202,16 @@ class ByteStream:
         """Close the file."""
         self._file.close()
         self._raw.close()
+
+
+def place_in_words(path: Place, offset: int) -> str:
+    """Path, line and byte of an offset in the decompressed bytes. Reads up to it. Raises DataError, StorageError."""
+    stream = ByteStream(path)
+    try:
+        line, left = 1, offset
+        while left > 0 and (data := stream.read(min(_COUNTED_BYTES, left))):
+            line += data.count(b"\n")
+            left -= len(data)
+    finally:
+        stream.close()
+    return f"{path}, line {line}, byte offset {offset}"

@@ -8,25 +8,32 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from llm_training.corpus.sources.decoding import NOT_REPLACED, decode, first_bad_byte
 from llm_training.corpus.sources.jsonl import record_of_value
-from llm_training.corpus.sources.record import Cut, Limits, Record, too_long
-from llm_training.corpus.streams import ByteStream
+from llm_training.corpus.sources.record import NEVER_CLOSED, Cut, Limits, Record, too_long
+from llm_training.corpus.streams import ByteStream, place_in_words
 from llm_training.errors import DataError
 
 _BLOCK_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
-# A quote that is still open this far before the end of the file is a mistake, not a row that is being written.
+# A quote that is still open this far before the end of the file is a mistake, not a row that is being written. Neither is one
+# in a file that ends with a line break: rows are written with theirs.
 _MAX_TORN_BYTES = 1 << 20
 _DELIMITERS = (",", ";", "\t", "|")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# A whole field in quotes. Possessive: nothing is tried twice, and a long field takes no memory to go back in.
+_QUOTED = re.compile(rb'"[^"]*+(?:""[^"]*+)*+"')
+
+
+Place = Callable[[int], str]  # an offset in words
 
 
 class _Row(NamedTuple):
-    """A row: its fields (Latin-1), or what is wrong with it, and its bytes."""
+    """A row: its fields (Latin-1), or what is wrong with it, and its bytes, with the mark at the start of the file."""
 
     fields: list[str]
     problem: str
@@ -44,9 +51,11 @@ class _Header(NamedTuple):
 class _Feed:
     """Lines for the parser, which takes one at a time; remembers those of the row at hand."""
 
-    def __init__(self, lines: Iterable[bytes], limits: Limits, shown: object) -> None:
+    def __init__(self, lines: Iterable[bytes], limits: Limits, place: Place, *, has_mark: bool) -> None:
         self._lines = iter(lines)
-        self._shown = shown
+        self._may_be_mark = has_mark
+        self._place = place
+        self._start = 0  # of the row at hand, bytes from the first line
         self._limits = limits
         self._taken: list[bytes] = []
         self._size = 0
@@ -59,11 +68,15 @@ class _Feed:
         self._taken.append(line)
         self._size += len(line)
         if self._size > self._limits.record_bytes + _BLOCK_BYTES:
-            raise _too_long(self._limits, self._shown)
+            raise _too_long(self._limits, self._place(self._start))
+        if self._may_be_mark:
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+            self._may_be_mark = False
         return line.decode("latin-1")
 
     def row_bytes(self) -> bytes:
         data = b"".join(self._taken)
+        self._start += len(data)
         self._taken, self._size = [], 0
         return data
 
@@ -73,10 +86,10 @@ def _too_long(limits: Limits, shown: object) -> DataError:
     return DataError(what, where=str(shown), remedy="look for a quote that is never closed, or raise data.max_document_bytes")
 
 
-def _rows(lines: Iterable[bytes], delimiter: str, limits: Limits, shown: object) -> Iterator[_Row]:
-    """All rows; after one that the parser refuses it starts again at the next line."""
+def _rows(lines: Iterable[bytes], delimiter: str, limits: Limits, place: Place, *, is_start: bool) -> Iterator[_Row]:
+    """All rows; after one that the parser refuses it starts again at the next line. At the start of a file its mark is passed over."""
     csv.field_size_limit(max(csv.field_size_limit(), limits.record_bytes + 2 * _BLOCK_BYTES))
-    feed = _Feed(lines, limits, shown)
+    feed = _Feed(lines, limits, place, has_mark=is_start)
     while True:
         try:
             for fields in csv.reader(feed, delimiter=delimiter):
@@ -118,8 +131,8 @@ def _read_header(lines: Sequence[bytes], limits: Limits, shown: object) -> _Head
     """The first row, divided by the first of the usual delimiters that makes it name the text. Raises DataError."""
     names: list[str] = []
     for delimiter in _DELIMITERS:
-        row = next(_rows(lines, delimiter, limits, shown), _Row([], "", b""))
-        found = [_decode(name.removeprefix(_BYTE_ORDER_MARK.decode("latin-1"))) for name in row.fields]
+        row = next(_rows(lines, delimiter, limits, lambda _: str(shown), is_start=True), _Row([], "", b""))
+        found = [_decode(name) for name in row.fields]
         if limits.text_field in found:
             return _Header(found, delimiter, len(row.data))
         names = names or found
@@ -143,13 +156,21 @@ def _decode(field: str) -> str:
     return field.encode("latin-1").decode(errors="replace")
 
 
-def _is_open(row: _Row, delimiter: str, line_end: bytes) -> bool:
-    """True when the file ends inside of the row's quotes."""
-    try:
-        list(csv.reader((line.decode("latin-1") for line in _split_lines(row.data, line_end)), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        return "unexpected end" in str(error)
-    return False
+def _open_quote(row: _Row, delimiter: str) -> int | None:
+    """Offset in the row of the quote inside of which the file ends; None when all are closed."""
+    if row.problem or b'"' not in row.data:
+        return None
+    position = len(_BYTE_ORDER_MARK) if row.data.startswith(_BYTE_ORDER_MARK) else 0
+    field_end = re.compile(rb"[^\r\n" + re.escape(delimiter.encode()) + rb"]*+")
+    while position < len(row.data):
+        if row.data[position : position + 1] == b'"':
+            quoted = _QUOTED.match(row.data, position)
+            if quoted is None:
+                return position
+            position = quoted.end()
+        found = field_end.match(row.data, position)
+        position = (found.end() if found else position) + 1
+    return None
 
 
 class DelimitedFormat:
@@ -167,12 +188,13 @@ class DelimitedFormat:
         stream.unread(head)
         header = _read_header(_head_lines(_lines_of(stream, None, limits, line_end)), limits, stream.path)
         stream.seek(start)
-        rows = _rows(_lines_of(stream, stop, limits, line_end), header.delimiter, limits, stream.path)
+        lines = _lines_of(stream, stop, limits, line_end)
+        rows = _rows(lines, header.delimiter, limits, lambda offset: place_in_words(stream.path, start + offset), is_start=start == 0)
         digest, size, count, position = hashlib.sha256(), 0, 0, start
         if start == 0 and (first := next(rows, None)) is not None:
             digest.update(first.data)
             size = len(first.data)
-        for row in self._whole(rows, header, line_end, stream):
+        for row in self._whole(rows, header, line_end):
             if count and size + len(row.data) > limits.stretch_bytes:
                 yield Cut(position, position + size, count, size, digest.hexdigest())
                 position, digest, size, count = position + size, hashlib.sha256(), 0, 0
@@ -182,8 +204,8 @@ class DelimitedFormat:
         if count:
             yield Cut(position, position + size, count, size, digest.hexdigest())
 
-    def _whole(self, rows: Iterator[_Row], header: _Header, line_end: bytes, stream: ByteStream) -> Iterator[_Row]:
-        """All rows but a torn last one. Raises DataError for a quote that is never closed."""
+    def _whole(self, rows: Iterator[_Row], header: _Header, line_end: bytes) -> Iterator[_Row]:
+        """All rows but a torn last one: one that does not end with a line break, in a quote or with too few fields."""
         last: _Row | None = None
         for row in rows:
             if last is not None:
@@ -191,11 +213,9 @@ class DelimitedFormat:
             last = row
         if last is None:
             return
-        is_open = _is_open(last, header.delimiter, line_end)
-        if is_open and len(last.data) > _MAX_TORN_BYTES:
-            what = f"a quote is never closed: the last row takes {len(last.data):,} bytes"
-            raise DataError(what, where=str(stream.path), remedy="close it")
-        if not is_open and (last.data.endswith(line_end) or len(last.fields) == len(header.names)):
+        is_open = _open_quote(last, header.delimiter) is not None
+        is_torn = len(last.data) <= _MAX_TORN_BYTES if is_open else len(last.fields) != len(header.names)
+        if last.data.endswith(line_end) or not is_torn:
             yield last
 
     def records(self, data: bytes, first: int, head: bytes, limits: Limits) -> Iterator[Record]:
@@ -203,14 +223,24 @@ class DelimitedFormat:
         line_end = _line_end((head or data)[:_HEAD_BYTES])
         lines = _split_lines(data, line_end)
         header = _read_header(_head_lines(_split_lines(head, line_end) if head else lines), limits, "the header")
-        rows = _rows(lines, header.delimiter, limits, "")
+        rows = _rows(lines, header.delimiter, limits, lambda _: "a row", is_start=not head)
         offset = 0
         if not head:
             next(rows, None)
             offset = header.num_bytes
         for number, row in enumerate(rows):
-            yield _record(row, header.names, first + number, offset, limits)
+            is_last = offset + len(row.data) == len(data)
+            quote = _open_quote(row, header.delimiter) if is_last and len(row.data) <= limits.record_bytes else None
+            if quote is None:
+                yield _record(row, header.names, first + number, offset, limits)
+            else:
+                yield _never_closed(row, first + number, offset + quote)
             offset += len(row.data)
+
+
+def _never_closed(row: _Row, position: int, offset: int) -> Record:
+    detail = f"all that follows, {len(row.data):,} bytes to the end of the file, would be one field"
+    return Record(position, offset, reason=NEVER_CLOSED, detail=detail)
 
 
 def _record(row: _Row, names: list[str], position: int, offset: int, limits: Limits) -> Record:

@@ -12,6 +12,9 @@ from llm_training.corpus.streams import ByteStream
 # Reasons that only count; every other reason is a bad record, which a strict reading refuses.
 HARMLESS_REASONS = frozenset({"blank line", "empty text", "not a page"})
 
+# Once in a file at most, so there is time to count the lines before it.
+NEVER_CLOSED = "quote never closed"
+
 
 class Cut(NamedTuple):
     """A stretch of a file that holds whole records.
