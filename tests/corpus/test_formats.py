@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import os
@@ -14,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_training.corpus import CorpusSettings, SliceReader, make_plan, open_corpus
 from llm_training.corpus.sources import arrow as arrow_source
@@ -191,6 +194,17 @@ def test_a_quote_that_is_never_closed_is_a_bad_record(folder: Path, slice_bytes:
     with path.open("ab") as file:
         file.write(f"30,appended{line_end}".encode())
     assert [document.text for document in read_all(corpus, make_plan(corpus, plan))][-2:] == ["closed and more", "appended"]
+
+
+@given(st.text(st.sampled_from('"",;a\n'), max_size=30), st.sampled_from([",", ";"]))
+def test_an_open_quote_is_one_for_the_parser_too(tmp_path_factory: pytest.TempPathFactory, text: str, delimiter: str) -> None:
+    """What follows the last row is a row of its own unless a quote is open."""
+    path = tmp_path_factory.mktemp("open") / "x.csv"
+    rows = f"id{delimiter}text\n1{delimiter}good\n{text}\n"
+    path.write_text(rows, newline="")
+    longer = list(csv.reader(io.StringIO(f"{rows}next\n", newline=""), delimiter=delimiter))
+    dropped = _reader(path, skip_bad=True, max_bad_fraction=1.0).report.dropped
+    assert dropped["quote never closed"] == (longer[-1] != ["next"])
 
 
 def test_a_quote_that_swallows_more_than_a_document_may_hold_is_named_by_line(folder: Path) -> None:
