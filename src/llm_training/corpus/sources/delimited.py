@@ -234,12 +234,12 @@ class DelimitedFormat:
             if quote is None:
                 yield _record(row, header.names, first + number, offset, limits)
             else:
-                yield _never_closed(row, first + number, offset + quote)
+                yield _never_closed(first + number, offset + quote, len(row.data) - quote)
             offset += len(row.data)
 
 
-def _never_closed(row: _Row, position: int, offset: int) -> Record:
-    detail = f"all that follows, {len(row.data):,} bytes to the end of the file, would be one field"
+def _never_closed(position: int, offset: int, num_bytes: int) -> Record:
+    detail = f"all that follows, {num_bytes:,} bytes to the end of the file, would be one field"
     return Record(position, offset, reason=NEVER_CLOSED, detail=detail)
 
 
