@@ -187,8 +187,8 @@ def test_many_passes_over_little_text_are_warned_about() -> None:
 @pytest.mark.parametrize(
     ("family", "is_tied", "values", "ratio"),
     [
-        ("qwen3", False, {}, 10.0),
-        ("llama", False, {"training__learning_rate": 0.003}, 10.0),
+        ("qwen3", False, {}, 15.0),
+        ("llama", False, {"training__learning_rate": 0.003}, 15.0),
         ("qwen3", True, {}, 1.0),
         ("gpt2", False, {}, 1.0),
         ("qwen3", False, {"training__optimizer": "adamw"}, 1.0),

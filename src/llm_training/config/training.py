@@ -55,7 +55,7 @@ class TrainingConfig(Section):
         Field(
             ge=0,
             le=100,
-            description="peak rate of AdamW for the embedding; empty: learning_rate, 10 times it where Muon trains a new untied one",
+            description="peak rate of AdamW for the embedding; empty: learning_rate, 15 times it where Muon trains a new untied one",
         ),
     ] = None
     min_learning_rate: Annotated[float, Field(ge=0, le=10, description="rate at the end of the schedule, in units of learning_rate's")] = (

@@ -34,10 +34,10 @@ SIZE_UNITS = {"K": 1e3, "M": 1e6, "B": 1e9}
 # Peak rates by optimizer. Muon's recipe and rates: Jordan et al. 2024; they hold here at widths 128 to 256
 # (benchmarks/results/time_to_loss.json, default_job.json), their transfer to large widths is not measured. AdamW alone: the
 # usual rates of small GPTs, falling with the width.
-MUON_RATE, MUON_ADAMW_RATE, MUON_BETA1 = 0.02, 0.01, 0.8
+MUON_RATE, MUON_ADAMW_RATE, MUON_BETA1 = 0.03, 0.01, 0.8
 # An embedding whose entries have size one hardly moves by AdamW's steps in a short run. Of 1, 5, 10, 15 and 40 times its rate
 # 10 and 15 did best in the default job at equal steps, and 1 worst by far.
-EMBEDDING_RATE_RATIO = 10.0
+EMBEDDING_RATE_RATIO = 15.0
 ADAMW_RATE, ADAMW_RATE_WIDTH, ADAMW_BETA1, ADAMW_WEIGHT_DECAY = 1e-3, 256, 0.9, 0.1
 # Weights of another model are moved little; the usual order of magnitude for continuing them.
 FINE_TUNING_RATE = 5e-5
