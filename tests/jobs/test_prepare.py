@@ -218,6 +218,7 @@ def test_two_at_once(texts: Path, tmp_path: Path) -> None:
     [
         ({"input": []}, "no source of text"),
         ({"max_length": 3}, "--max-length is 3"),
+        ({"workers": -1}, "--workers is -1"),
         ({"validation_fraction": 0.9}, "--validation-fraction is 0.9"),
         ({"vocab_size": 300, "tokenizer_files": TokenizerChoice("bytes")}, "--vocab-size is 300"),
         ({"vocab_size": 10}, "vocab_size is 10"),

@@ -31,6 +31,7 @@ from llm_training.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 # Text that a tokenizer of this many entries is worth training on, bytes; the last one that fits is taken.
 VOCABULARIES = ((0, 4_096), (20_000_000, 8_192), (200_000_000, 16_384), (2_000_000_000, 32_768), (20_000_000_000, 49_152))
 SHORTEST_LENGTH = 8
+MOST_WORKERS: Final = 1_024
 REPLACED: Final = "with U+FFFD for bytes that are no UTF-8"
 DROPPED_FILE: Final = "dropped.jsonl"
 # Small enough that two workers end at about the same time.
@@ -170,7 +171,7 @@ def prepare(
         LockedError, StorageError, IntegrityError, PeerError: see the rooms.
     """
     bus = bus or EventBus()
-    _check(input, format=format, vocab_size=vocab_size, max_length=max_length, fraction=validation_fraction, given=tokenizer_files)
+    _check(input, format=format, vocab_size=vocab_size, max_length=max_length, fraction=validation_fraction, workers=workers, given=tokenizer_files)
     settings = CorpusSettings(
         text_field=text_field,
         validation_fraction=validation_fraction,
@@ -219,7 +220,14 @@ def prepare(
 
 
 def _check(
-    input: Sequence[str], *, format: str, vocab_size: int | None, max_length: int | None, fraction: float, given: TokenizerChoice | None
+    input: Sequence[str],
+    *,
+    format: str,
+    vocab_size: int | None,
+    max_length: int | None,
+    fraction: float,
+    workers: int,
+    given: TokenizerChoice | None,
 ) -> None:
     problems: list[str] = []
     if not input:
@@ -230,6 +238,8 @@ def _check(
         problems.append(f"--max-length is {max_length} but must be at least {SHORTEST_LENGTH}")
     if not 0 <= fraction <= 0.5:
         problems.append(f"--validation-fraction is {fraction} but must be >= 0 and <= 0.5")
+    if not 0 <= workers <= MOST_WORKERS:
+        problems.append(f"--workers is {workers} but must be >= 0 and <= {MOST_WORKERS:,}")
     if given is not None and vocab_size is not None:
         problems.append(f"--vocab-size is {vocab_size} but the given tokenizer has a size of its own; give one of them")
     if problems:
