@@ -181,7 +181,7 @@ class Console:
             self._outlet.show(None)
             self._print_step(self._last_step, last_loss)
         ending = _ENDINGS.get(event.reason, event.reason)
-        self._say(Text(""), lines.rule(ending, self._outlet.width(), self._glyphs), *lines.table(self._summary(event)))
+        self._say(Text(""), lines.rule(ending, self._outlet.width(), self._glyphs), *lines.table(self._summary(event)), Text(""))
 
     def _summary(self, event: RunFinished) -> list[tuple[str, str]]:
         rows = [("Steps", f"{event.step:,}"), ("Time", wording.duration(event.elapsed_seconds))]
