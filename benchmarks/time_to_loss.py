@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peers", type=Path, required=True, help="folder that holds clones of other programs (nanoGPT)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each program, each with its own seed")
     parser.add_argument("--core", type=int, default=0, help="the core that everything runs on")
-    parser.add_argument("--our-steps", type=int, default=450, help="length of our run to L; its schedule ends there")
+    parser.add_argument("--our-steps", type=int, default=170, help="length of our run to L; its schedule ends there")
     parser.add_argument("--our-flags", default="", help="more words for llm-train in that run, as in '--batch-size 24'")
 
 
