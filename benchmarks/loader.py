@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Figure, Result, alternate, missing, ratio_of_medians, run_benchmark, summarize
-from benchmarks.session import TimedSession, default_load
+from benchmarks.session import RATES, TimedSession, default_load
 from benchmarks.text import build_cache, find_data, unpack
 from benchmarks.train_throughput import REFERENCE_PEAK_FLOPS
 from llm_training.cache.loader import BatchLoader
@@ -85,7 +85,7 @@ def _wait_share(loader: BatchLoader, num_steps: int) -> float:
         batch = loader.fetch(step)
         # GPT-2 ids folded into the small vocabulary of the default model: what they say does not matter here.
         inputs, labels = torch.from_numpy(batch.input_ids % vocabulary), torch.from_numpy(np.maximum(batch.labels, 0) % vocabulary)
-        session.stepper.run(step, [MicroBatch(inputs, labels)], {"adamw": 1e-4, "embedding": 1e-4, "muon": 1e-4})
+        session.stepper.run(step, [MicroBatch(inputs, labels)], RATES)
     return loader.wait_seconds / (time.perf_counter() - start)
 
 

@@ -34,8 +34,8 @@ MUON = {
     "weight_decay": 0.0,
     "beta1": 0.8,
     "learning_rate": 0.01,
-    "embedding_learning_rate": 0.1,
-    "muon_learning_rate": 0.02,
+    "embedding_learning_rate": 0.15,
+    "muon_learning_rate": 0.03,
 }
 ADAMW = {
     "name": "adamw",
@@ -142,9 +142,7 @@ class TimedSession:
 
     def step(self) -> float:
         """One step; returns the loss. Raises RuntimeError when the numbers are not finite: then the figures mean nothing."""
-        outcome = self.stepper.run(
-            self.num_steps, self.batches[self.num_steps % len(self.batches)], {"adamw": 1e-4, "embedding": 1e-4, "muon": 1e-4}
-        )
+        outcome = self.stepper.run(self.num_steps, self.batches[self.num_steps % len(self.batches)], RATES)
         self.num_steps += 1
         if not math.isfinite(outcome.loss_nats):
             raise RuntimeError(f"the loss of step {self.num_steps} is not finite")

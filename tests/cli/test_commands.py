@@ -96,7 +96,7 @@ def test_system(run: Run) -> None:
         ("prepare-data nowhere", 3, "nowhere"),
         ("prepare-data x --format csv", 2, "--format"),
         ("prepare-data x --vocab v.json", 2, "belong together"),
-        ("prepare-data x --num-samples 5", 2, "data.num_samples is not for llm-prepare-data"),
+        ("prepare-data x --num-samples 5", 2, "--num-samples is a field that this command does not use"),
         ("train-tokenizer nowhere", 3, "nowhere"),
         ("evaluate", 2, "--model-path is required; see --help"),
         ("evaluate --model-path nowhere x", 2, "there is no model here; at nowhere"),

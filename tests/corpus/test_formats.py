@@ -175,10 +175,10 @@ def test_a_last_csv_row_still_being_written_waits(folder: Path) -> None:
 @pytest.mark.parametrize("slice_bytes", [40, 1 << 20])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_a_quote_that_is_never_closed_is_a_bad_record(folder: Path, slice_bytes: int, line_end: str) -> None:
-    """In a file that ends with a line break it is no row that is still being written; rows before it and appended ones stay."""
+    """With a megabyte behind it, it is no row that is still being written; rows before it and appended ones stay."""
     path = folder / "bad.csv"
     good = ["id,text", *(f'{number},"a ""good"" text{line_end}of two lines"' for number in range(5))]
-    bad = ['5,"closed" and more', '6,"opened, and', *(f"{number},swallowed" for number in range(7, 30))]
+    bad = ['5,"closed" and more', '6,"opened, and', *(f"{number},swallowed" for number in range(7, 80_000))]
     path.write_bytes("".join(f"{row}{line_end}" for row in [*good, *bad]).encode())
     offset = path.read_bytes().index(b'"opened')
     line = 1 if line_end == "\r" else 13
@@ -188,7 +188,7 @@ def test_a_quote_that_is_never_closed_is_a_bad_record(folder: Path, slice_bytes:
     assert place in str(told.value) and told.value.exit_code == 3
     reader = _reader(path, slice_bytes=slice_bytes, skip_bad=True)
     assert reader.report.dropped == {"quote never closed": 1} and reader.report.num_documents == 6
-    assert reader.report.examples == [f"quote never closed at {place}"]
+    assert reader.report.examples == [f"quote never closed at bad.csv, line {line}, byte offset {offset}"]
     corpus = _open(path, slice_bytes=slice_bytes, skip_bad=True)
     plan = make_plan(corpus)
     with path.open("ab") as file:
@@ -200,11 +200,24 @@ def test_a_quote_that_is_never_closed_is_a_bad_record(folder: Path, slice_bytes:
 def test_an_open_quote_is_one_for_the_parser_too(tmp_path_factory: pytest.TempPathFactory, text: str, delimiter: str) -> None:
     """What follows the last row is a row of its own unless a quote is open."""
     path = tmp_path_factory.mktemp("open") / "x.csv"
-    rows = f"id{delimiter}text\n1{delimiter}good\n{text}\n"
+    rows = f"id{delimiter}text\n1{delimiter}good\n{text}\n" + ("z" * 9_999 + "\n") * 110
     path.write_text(rows, newline="")
     longer = list(csv.reader(io.StringIO(f"{rows}next\n", newline=""), delimiter=delimiter))
     dropped = _reader(path, skip_bad=True, max_bad_fraction=1.0).report.dropped
     assert dropped["quote never closed"] == (longer[-1] != ["next"])
+
+
+def test_a_growing_csv_of_texts_with_line_ends_loses_nothing(folder: Path) -> None:
+    """A row that is written in parts may end with a line break inside of its quote."""
+    path = folder / "code.csv"
+    content = b"id,text\n" + b"".join(b'%d,"def f%d():\n    return 1\n"\n' % (number, number) for number in range(40))
+    path.write_bytes(content[: content.index(b"return 1\n", 300) + 9])
+    plan = make_plan(_open(path, slice_bytes=100))
+    path.write_bytes(content)
+    corpus = _open(path, slice_bytes=100)
+    documents = read_all(corpus, make_plan(corpus, plan))
+    assert sorted(int(document.id) for document in documents) == list(range(40))
+    assert {document.text for document in documents} == {f"def f{number}():\n    return 1\n" for number in range(40)}
 
 
 def test_a_quote_that_swallows_more_than_a_document_may_hold_is_named_by_line(folder: Path) -> None:
@@ -380,3 +393,19 @@ def test_pipes_and_links_are_not_waited_for(folder: Path) -> None:
         (folder / name).symlink_to(folder / name)
         with pytest.raises(DataError, match="cannot read the source"):
             open_corpus([str(folder / name)], CorpusSettings())
+
+
+def test_large_things_of_the_web_that_are_no_page_are_not_bad(folder: Path) -> None:
+    """A picture is passed over whatever its size, and a page that is too long is bad."""
+    page = f"<html><body><p>{'many words of a page. ' * 300}</p></body></html>".encode()
+    records = [
+        warc_record("response", response(b"\x89PNG" * 2_000, content_type="image/png"), 1),
+        warc_record("resource", b"\x00" * 9_000, 2, Content_Type="video/mp4"),
+        warc_record("response", response(b"gone " * 2_000, "404 Not Found"), 3),
+        warc_record("response", response(page, content_type="text/html"), 4, WARC_Target_URI="https://a.org/"),
+        warc_record("response", response(b"short text", content_type="text/plain"), 5, WARC_Target_URI="https://a.org/s"),
+    ]
+    (folder / "x.warc").write_bytes(b"".join(records))
+    limits = {"max_document_bytes": 1_500, "slice_bytes": 100_000}
+    report = _reader(folder / "x.warc", skip_bad=True, max_bad_fraction=1.0, **limits).report
+    assert report.dropped == {"not a page": 3, "longer than data.max_document_bytes": 1} and report.num_bad == 1

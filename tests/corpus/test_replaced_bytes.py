@@ -96,6 +96,21 @@ def test_python_source_in_an_encoding_of_its_own(folder: Path) -> None:
     assert reader.report.num_replaced == 1
 
 
+@pytest.mark.parametrize("source", [b"#!/usr/bin/python\n# caf\xe9\nx = 1\n", b"x = '\xff'\ny = 1\n"])
+def test_the_first_lines_of_python_source_are_no_exception(folder: Path, source: bytes) -> None:
+    """There the encoding is looked for, which bad bytes must not stop; an encoding that there is not stays an error."""
+    (folder / "x.py").write_bytes(source)
+    reader = opened(folder / "x.py", replace_bad_bytes=True)
+    assert "".join(document.text for document in reader.documents()) == source.decode(errors="replace")
+    assert reader.report.num_replaced == 1
+    bad = next(offset for offset, byte in enumerate(source) if byte > 127)
+    with pytest.raises(DataError, match=rf"undecodable .*byte offset {bad}\b"):
+        list(opened(folder / "x.py").documents())
+    (folder / "x.py").write_bytes(b"# coding: no-such\nx = 1\n")
+    with pytest.raises(DataError, match=r"undecodable .*unknown encoding"):
+        list(opened(folder / "x.py", replace_bad_bytes=True).documents())
+
+
 def test_the_switch_is_part_of_the_plan_and_of_the_fingerprint_only_when_it_is_on(folder: Path) -> None:
     path = folder / "a.txt"
     path.write_text("x\n")

@@ -12,6 +12,7 @@ import pytest
 from llm_training.config.root import Config
 from llm_training.errors import ConfigError, StoppedEarly
 from llm_training.events import CacheGrown, Event, EventBus, StepCompleted
+from llm_training.jobs import planning
 from llm_training.jobs.train import train
 from tests.end_to_end.tiny import Chain, recorded_steps, tiny_config, write_corpus
 
@@ -69,6 +70,27 @@ def test_stop_and_resume_at_every_step(shared: Path, source: Path, variant: dict
             train(config)
         assert chain.links == expected.links, f"stopped at step {step}"
         shutil.rmtree(str(config.training.output_dir))
+
+
+def test_a_run_that_goes_on_keeps_the_rates_it_began_with(shared: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other defaults, as of another version of the program, do not reach it; what is asked for does."""
+    expected = run_chain(config_in(shared, source, "rates"))
+    configs = [
+        config_in(shared, source, "rates-2"),
+        config_in(shared, source, "rates-3"),
+        config_in(shared, source, "rates-3", **{"training.muon_learning_rate": 0.2}),
+    ]
+    with recorded_steps() as chain, pytest.raises(StoppedEarly):
+        train(configs[0], bus=stop_at(10))
+    with recorded_steps() as changed, pytest.raises(StoppedEarly):
+        train(configs[1], bus=stop_at(10))
+    monkeypatch.setattr(planning, "MUON_RATE", 0.5)
+    monkeypatch.setattr(planning, "MUON_ADAMW_RATE", 0.5)
+    monkeypatch.setattr(planning, "EMBEDDING_RATE_RATIO", 99.0)
+    chain.links |= run_chain(configs[0]).links
+    assert chain.links == expected.links
+    changed.links |= run_chain(configs[2]).links
+    assert changed.links[11] != expected.links[11] or changed.links[12] != expected.links[12]
 
 
 @pytest.mark.slow

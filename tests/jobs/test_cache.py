@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.end_to_end.tiny import tiny_config, write_corpus
 
+from llm_training.cache.store import LeftOut
 from llm_training.config.root import Config
 from llm_training.corpus import SliceReader
 from llm_training.errors import DataError, IntegrityError
@@ -164,19 +165,21 @@ def test_replaced_bytes_are_counted_told_and_another_cache(tmp_path: Path) -> No
     bus.subscribe(events.append)
     replaced = cache.build(configured(tmp_path, source, **changes), bus=bus)
     assert replaced.directory != skipped.directory
-    assert "with U+FFFD for bytes that are no UTF-8: 3 documents" in replaced.lines() and not any("left out" in x for x in replaced.lines())
+    assert "read with U+FFFD for bytes that are no UTF-8: 3 documents" in replaced.lines() and not any(
+        "left out" in x for x in replaced.lines()
+    )
     said = [event.message for event in events if isinstance(event, Notice)]
     place = f"{source}, line 200, byte offset {offset}"
-    assert f"3 documents have bytes that are no UTF-8; they are U+FFFD now (first: {place})" in said
+    assert f"3 documents were read with U+FFFD for bytes that are no UTF-8 (first: {place})" in said
     metadata = (Path(replaced.directory) / "cache_metadata.json").read_bytes()
     assert sum(total["num_documents"] for total in json.loads(metadata)["totals"].values()) == 600
     other = configured(tmp_path, source, **changes, **{"cache.dir": str(tmp_path / "other"), "cache.workers": 2})
     cache.build(other, max_chunks=1)
     elsewhere = cache.build(other)
     assert (Path(elsewhere.directory) / "cache_metadata.json").read_bytes() == metadata
+    cache.build(configured(tmp_path, source, **changes, **{"cache.name": "mine"}))
     with pytest.raises(IntegrityError, match=r"made with other settings|holds other data"):
-        for is_on in (True, False):
-            cache.build(configured(tmp_path, source, **changes | {"data.replace_bad_bytes": is_on}, **{"cache.name": "mine"}))
+        cache.build(configured(tmp_path, source, **changes | {"data.replace_bad_bytes": False}, **{"cache.name": "mine"}))
 
 
 def test_what_cleaning_leaves_out_is_counted(tmp_path: Path) -> None:
@@ -208,6 +211,24 @@ def test_compressed_text_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.M
     texts = sum(len(json.loads(line)["text"]) for line in lines.decode().splitlines())
     assert read == [0] and len(scanned.plan.slices) > 3
     assert scanned.train_bytes == pytest.approx(0.95 * texts, rel=0.05)
+
+
+def test_the_amount_of_text_counts_each_source_by_its_bytes(tmp_path: Path) -> None:
+    """A compressed source of little text does not speak for a plain one."""
+    few = "".join(json.dumps({"text": f"only {number}", "page": "x" * 200}) + "\n" for number in range(300))
+    much = "".join(json.dumps({"text": f"document {number} " + "of many words " * 60}) + "\n" for number in range(300))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(few.encode()))
+    (tmp_path / "b.jsonl").write_text(much)
+    sources = [str(tmp_path / "a.jsonl.gz"), str(tmp_path / "b.jsonl")]
+    scanned = datasets.scan_data(configured(tmp_path, tmp_path / "b.jsonl", **{"data.sources": sources}), EventBus(), World())
+    texts = sum(len(json.loads(line)["text"]) for line in (few + much).splitlines())
+    assert scanned.train_bytes == pytest.approx(0.95 * texts, rel=0.1)
+
+
+def test_damaged_accounts_of_what_was_left_out_are_refused() -> None:
+    for first in ([], [1], ["x.jsonl", "y"], 7):
+        with pytest.raises((TypeError, ValueError)):
+            LeftOut.from_json({"num_bad": 0, "reasons": {}, "num_replaced": 1, "first_replaced": first})
 
 
 def test_a_number_of_documents_is_another_cache(tmp_path: Path, source: Path) -> None:

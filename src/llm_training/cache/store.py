@@ -73,7 +73,7 @@ class LeftOut:
         num_bad: those that should not have been in the source at all.
         reasons: all of them, by reason.
         example: reason and place of a bad one; empty without.
-        num_replaced: those with U+FFFD.
+        num_replaced: those read with U+FFFD.
         first_replaced: file and offset of the first such byte.
     """
 
@@ -94,7 +94,8 @@ class LeftOut:
         found = LeftOut(**content)
         place = found.first_replaced
         if place is not None:
-            found = replace(found, first_replaced=(str(place[0]), int(place[1])))
+            key, offset = place
+            found = replace(found, first_replaced=(str(key), int(offset)))
         if not all(type(number) is int and number >= 0 for number in (found.num_bad, found.num_replaced, *dict(found.reasons).values())):
             raise ValueError(f"counts of documents left out are {content!r}")
         return found

@@ -11,18 +11,27 @@ from typing import Final
 class CommandFact:
     """One command: ``llm-WORD`` and ``python -m llm_training WORD``.
 
-    Of a command that takes fields of the configuration, ``sections`` are those it uses; empty: all.
+    Of a command that takes fields of the configuration, ``sections`` are those it uses (empty: all) and ``unused`` the fields in
+    them that it does not.
     """
 
     module: str
     summary: str
     sections: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+    def takes_field(self, name: str) -> bool:
+        """Whether a field, named with its section, is one of the command's flags."""
+        return (not self.sections or name.partition(".")[0] in self.sections) and name not in self.unused
 
 
 COMMANDS: Final[Mapping[str, CommandFact]] = {
     "train": CommandFact("llm_training.cli.train", "raw text to a trained, evaluated, sampled model"),
     "prepare-data": CommandFact(
-        "llm_training.cli.prepare_data", "texts cleaned into train and validation files with a tokenizer", ("data", "monitoring")
+        "llm_training.cli.prepare_data",
+        "texts cleaned into train and validation files with a tokenizer",
+        sections=("data", "monitoring"),
+        unused=("data.num_samples", "monitoring.plots"),
     ),
     "validate-data": CommandFact("llm_training.cli.validate_data", "checks of data before training; the reasons when it fails"),
     "analyze-data": CommandFact("llm_training.cli.analyze_data", "one HTML page about data, with charts and samples"),

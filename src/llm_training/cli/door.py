@@ -31,7 +31,7 @@ def run(word: str, command: Command, arguments: Sequence[str] | None = None, *, 
         word: the command's word; names its help text.
         command: the function whose parameters are the flags.
         arguments: the words; None takes those of the process.
-        takes_fields: configuration fields (of the sections in `COMMANDS`) are flags too; the first parameter is the list of those given.
+        takes_fields: configuration fields (those in `COMMANDS`) are flags too; the first parameter is the list of those given.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     is_debug = _take(words, "--debug")
@@ -61,7 +61,7 @@ def _without_fields(word: str, command: Command, words: Sequence[str]) -> tuple[
     from llm_training.cli.commands import COMMANDS
     from llm_training.cli.fields import split_fields
 
-    split = split_fields(command, words, COMMANDS[word].sections)
+    split = split_fields(command, words, COMMANDS[word].takes_field)
     return functools.partial(command, split.values), split.rest
 
 

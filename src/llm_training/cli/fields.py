@@ -29,12 +29,12 @@ class SplitWords:
     rest: list[str] = field(default_factory=list)
 
 
-def split_fields(command: Callable[..., object], words: Sequence[str], sections: Sequence[str] = ()) -> SplitWords:
-    """Sort words into configuration fields (of these sections; empty: of all) and the command's own.
+def split_fields(command: Callable[..., object], words: Sequence[str], takes_field: Callable[[str], bool] = lambda _: True) -> SplitWords:
+    """Sort words into configuration fields (those that the command takes) and the command's own.
 
     Raises :class:`ConfigError` naming every wrong flag.
     """
-    splitter = _Splitter(words, _own_flags(command), sections)
+    splitter = _Splitter(words, _own_flags(command), takes_field)
     splitter.split()
     if splitter.problems:
         raise ConfigError("unknown or incomplete flags", problems=splitter.problems)
@@ -52,10 +52,10 @@ def _own_flags(command: Callable[..., object]) -> dict[str, bool]:
 class _Splitter:
     """One pass over the words. ``at`` is the next word to look at."""
 
-    def __init__(self, words: Sequence[str], own: Mapping[str, bool], sections: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], own: Mapping[str, bool], takes_field: Callable[[str], bool]) -> None:
         self._words = words
         self._own = own
-        self._sections = sections
+        self._takes_field = takes_field
         self._at = 0
         self.found = SplitWords()
         self.lists: dict[str, list[str]] = {}
@@ -85,12 +85,13 @@ class _Splitter:
     def _field(self, name: str, attached: str | None) -> None:
         key = spelled(name)
         negated = key.removeprefix("no_")
-        if negated != key and not _is_known(key) and _is_known(negated) and _is_switch(negated):
-            self.found.values.append((negated, "false"))
-        elif not _is_known(key):
+        is_off = negated != key and not _is_known(key) and _is_known(negated) and _is_switch(negated)
+        if not is_off and not _is_known(key):
             self.problems.append(_unknown_line(name, self._own))
-        elif self._sections and renamed(resolve(key)).partition(".")[0] not in self._sections:
+        elif not self._takes_field(renamed(resolve(negated if is_off else key))):
             self.problems.append(f"--{name} is a field that this command does not use; at command line; see --help")
+        elif is_off:
+            self.found.values.append((negated, "false"))
         elif attached is not None:
             self._store(key, attached)
         elif _is_switch(key) and (self._next() or "").lower() not in SWITCH_WORDS:

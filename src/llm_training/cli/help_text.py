@@ -39,8 +39,8 @@ def make_help(word: str) -> str:
     if takes_fields:
         lines += [
             "",
-            "Configuration fields (docs/configuration.md; also with their section, --training.batch-size 8; --no-NAME turns a switch off):",
-            *flag_lines(COMMANDS[word].sections),
+            "Configuration fields (docs/configuration.md; also with section, --data.text-field body; --no-NAME turns a switch off):",
+            *flag_lines(COMMANDS[word].takes_field),
         ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 

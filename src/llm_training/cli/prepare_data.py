@@ -114,8 +114,16 @@ def prepare_data(
         print(f"and {len(result.bad) - _SHOWN_PLACES:,} more, listed in {Path(output, 'stats.json')}")
     print()
     print_facts(result.facts())
-    print(f"\nNext: {_next_command(output, format)}")
+    print(f"\nNext: {_next_command(output, format)}{_same_limit(data.max_document_bytes)}")
     return 0
+
+
+def _same_limit(max_document_bytes: int) -> str:
+    """The flag without which training would leave out what was prepared with a higher limit."""
+    from llm_training.config.data import DataConfig
+
+    is_higher = max_document_bytes > DataConfig().max_document_bytes
+    return f" --max-document-bytes {max_document_bytes}" if is_higher else ""
 
 
 def _next_command(output: str, format: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from llm_training.config.aliases import FIXED, FLAT_OWNERS, RENAMES, SECTION_ONLY, TRANSLATIONS
@@ -40,11 +40,11 @@ def document() -> str:
     return "\n".join(parts)
 
 
-def flag_lines(sections: Sequence[str] = (), width: int = 100) -> list[str]:
-    """One entry for each field (of these sections; empty: of all) as ``--help`` lists them: flag, type and default, description."""
+def flag_lines(takes_field: Callable[[str], bool], width: int = 100) -> list[str]:
+    """One entry for each field that is taken, as ``--help`` lists them: flag, type and default, description."""
     lines: list[str] = []
-    for section in sections or section_names():
-        facts = _facts(section)
+    for section in section_names():
+        facts = [fact for fact in _facts(section) if takes_field(fact.name)]
         lines += ["", f"  {section}"] if facts else []
         for fact in facts:
             lines.append(f"    {_flag(fact)} {_type_and_bound(fact)}".rstrip())

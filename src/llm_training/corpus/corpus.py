@@ -195,7 +195,7 @@ def _short_name(uri: str, found: Sequence[SourceFile], pattern: PurePath | None)
 def _fingerprint(sources: Sequence[Source], settings: CorpusSettings, home: Path | None) -> str:
     named = [_identity(source.uri, home) for source in sources]
     shaping = [settings.text_field, settings.validation_fraction, settings.slice_bytes, settings.max_document_bytes, settings.max_documents]
-    shaping += [True] if settings.replace_bad_bytes else []  # named only when set: older fingerprints hold
+    shaping += [True] if settings.replace_bad_bytes else []
     return hashlib.sha256(orjson.dumps([named, shaping])).hexdigest()
 
 

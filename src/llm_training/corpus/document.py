@@ -74,7 +74,7 @@ class ReadReport:
 
     Attributes:
         dropped: a named reason for every document that was not handed out.
-        num_replaced: documents handed out with U+FFFD for bytes that are no UTF-8 (of a long one, its parts).
+        num_replaced: documents read with U+FFFD for bytes that are no UTF-8 (of a long one, its parts).
         first_replaced: file and offset of the first such byte.
     """
 

@@ -201,7 +201,7 @@ def _leniently(corpus: Corpus) -> Corpus:
 
 def _shaping_settings(corpus: Corpus) -> dict[str, object]:
     names = ("text_field", "validation_fraction", "slice_bytes", "max_document_bytes", "max_documents")
-    # Named only when set: plans made before it existed hold.
+    # Named only when set, so that the others need not know them.
     added = tuple(name for name in ("keep_html", "replace_bad_bytes") if getattr(corpus.settings, name))
     return {name: getattr(corpus.settings, name) for name in (*names, *added)}
 

@@ -155,7 +155,8 @@ def _place(record: Record, span: Span, opened: OpenFile) -> str:
     if _HAS_LINES.search(span.file):
         return f"{span.file}, line {record.position + 1}"
     if record.reason == NEVER_CLOSED:
-        return opened.locate(span.start + record.offset)
+        where = opened.locate(span.start + record.offset)
+        return span.file + where[where.rindex(", line ") :]
     return f"{span.file}, record {record.position}"
 
 

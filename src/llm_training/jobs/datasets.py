@@ -483,7 +483,7 @@ def describe_store(store: ChunkStore, view: PackedView | None) -> Sequence[str]:
     if counts := counts_left_out(store.left_out.values()):
         tokens = (*tokens, f"left out: {counts}")
     if num_replaced := sum(entry.num_replaced for entry in store.left_out.values()):
-        tokens = (*tokens, f"with U+FFFD for bytes that are no UTF-8: {plural(num_replaced, 'document')}")
+        tokens = (*tokens, f"read with U+FFFD for bytes that are no UTF-8: {plural(num_replaced, 'document')}")
     if view is None:
         return tokens
     stats = view.stats

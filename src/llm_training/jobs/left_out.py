@@ -28,11 +28,11 @@ def tell_left_out(left_out: Sequence[LeftOut], bus: EventBus) -> None:
 
 
 def tell_replaced(number: int, first: tuple[str, int] | None, corpus: Corpus, bus: EventBus) -> None:
-    """One line on the documents that have U+FFFD for bytes that are no UTF-8, and where the first such byte is."""
+    """One line on the documents that were read with U+FFFD for bytes that are no UTF-8, and where the first such byte is."""
     if number and first:
-        what = "document has" if number == 1 else "documents have"
-        place = located(corpus, *first)
-        bus.publish(Notice(message=f"{number:,} {what} bytes that are no UTF-8; they are U+FFFD now (first: {place})", level="warning"))
+        what = "document was" if number == 1 else "documents were"
+        line = f"{number:,} {what} read with U+FFFD for bytes that are no UTF-8 (first: {located(corpus, *first)})"
+        bus.publish(Notice(message=line, level="warning"))
 
 
 def require_few_bad(store: ChunkStore, data: DataConfig) -> None:

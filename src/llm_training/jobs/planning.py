@@ -238,8 +238,10 @@ def choose_warmup(training: TrainingConfig, total_steps: int, *, effective_batch
     return warmup_for_ratio(training.warmup_ratio if training.warmup_ratio is not None else WARMUP_FRACTION, full)
 
 
-def optimizer_settings(config: Config, precision: Precision, spec: ModelSpec) -> OptimizerSettings:
-    """Peaks and constants, the optimizer's own where nothing is given.
+def optimizer_settings(
+    config: Config, precision: Precision, spec: ModelSpec, recorded: Mapping[str, float] | None = None
+) -> OptimizerSettings:
+    """Peaks and constants, the optimizer's own where nothing is given; of a run that goes on, the peaks it recorded.
 
     Without a choice a new model gets Muon, and weights of another model AdamW: Muon's rates are for training from scratch.
     """
@@ -247,14 +249,18 @@ def optimizer_settings(config: Config, precision: Precision, spec: ModelSpec) ->
     name = training.optimizer or ("muon" if is_new else "adamw")
     is_muon = name == "muon"
     adamw_rate = ADAMW_RATE * min(1.0, ADAMW_RATE_WIDTH / spec.hidden_size) if is_new else FINE_TUNING_RATE
-    default = MUON_ADAMW_RATE if is_muon else adamw_rate
-    rate = default if training.learning_rate is None else training.learning_rate
     ratio = EMBEDDING_RATE_RATIO if is_muon and is_new and init.has_unit_embedding(spec) else 1.0
+
+    def peak(name: str, default: float) -> float:
+        given = getattr(training, name)
+        return (recorded or {}).get(name, default) if given is None else given
+
+    rate = peak("learning_rate", MUON_ADAMW_RATE if is_muon else adamw_rate)
     return OptimizerSettings(
         name=name,
         learning_rate=rate,
-        embedding_learning_rate=ratio * rate if training.embedding_learning_rate is None else training.embedding_learning_rate,
-        muon_learning_rate=MUON_RATE if training.muon_learning_rate is None else training.muon_learning_rate,
+        embedding_learning_rate=peak("embedding_learning_rate", ratio * rate),
+        muon_learning_rate=peak("muon_learning_rate", MUON_RATE),
         weight_decay=(0.0 if is_muon else ADAMW_WEIGHT_DECAY) if training.weight_decay is None else training.weight_decay,
         beta1=(MUON_BETA1 if is_muon else ADAMW_BETA1) if training.beta1 is None else training.beta1,
         beta2=training.beta2,
@@ -293,6 +299,11 @@ def uses_documents(config: Config, start: Mapping[str, Any]) -> bool:
     """The same for a run that has started: what is asked for, else what its start recorded (nothing, before the choice existed)."""
     wanted = config.cache.document_attention
     return wanted == "true" if wanted != "auto" else bool(start.get("document_attention"))
+
+
+def recorded_rates(settings: OptimizerSettings) -> dict[str, float]:
+    """The peaks as the start of a run records them, by the names of their fields."""
+    return {name: getattr(settings, name) for name in ("learning_rate", "embedding_learning_rate", "muon_learning_rate")}
 
 
 def rate_settings(training: TrainingConfig, optimizer: OptimizerSettings) -> RateSettings:

@@ -32,7 +32,7 @@ from llm_training.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 VOCABULARIES = ((0, 4_096), (20_000_000, 8_192), (200_000_000, 16_384), (2_000_000_000, 32_768), (20_000_000_000, 49_152))
 SHORTEST_LENGTH = 8
 MOST_WORKERS: Final = 1_024
-REPLACED: Final = "with U+FFFD for bytes that are no UTF-8"
+REPLACED: Final = "read with U+FFFD for bytes that are no UTF-8"
 DROPPED_FILE: Final = "dropped.jsonl"
 # Small enough that two workers end at about the same time.
 _SLICE_BYTES: Final = 2 << 20
@@ -171,7 +171,15 @@ def prepare(
         LockedError, StorageError, IntegrityError, PeerError: see the rooms.
     """
     bus = bus or EventBus()
-    _check(input, format=format, vocab_size=vocab_size, max_length=max_length, fraction=validation_fraction, workers=workers, given=tokenizer_files)
+    _check(
+        input,
+        format=format,
+        vocab_size=vocab_size,
+        max_length=max_length,
+        fraction=validation_fraction,
+        workers=workers,
+        given=tokenizer_files,
+    )
     settings = CorpusSettings(
         text_field=text_field,
         validation_fraction=validation_fraction,

@@ -144,7 +144,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
         device=device,
         begun_on=int(start["world_size"]),
     )
-    settings = planning.optimizer_settings(config, precision, spec)
+    settings = planning.optimizer_settings(config, precision, spec, start.get("rates"))
     uses_documents = planning.uses_documents(config, start)
     facts = checkpointing.make_facts(
         dataset=context.data.name,
@@ -268,6 +268,7 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
             "micro_batch": estimate.micro_batch,
             "world_size": context.world.size,
             "precision": context.precision.name,
+            "rates": planning.recorded_rates(planning.optimizer_settings(context.config, context.precision, spec)),
             "compile": compiled.is_on,
             "document_attention": documents.is_on,
             "deadline_seconds": None if budget is None else max(budget - waited_seconds, SMALLEST_BUDGET_SHARE * budget),

@@ -1,6 +1,6 @@
 """Documents whole: a text file that the plan cuts into parts is one document of a preparation, in one split.
 
-Parts lie in one slice and are joined as they are read. Only a text longer than `data.max_document_bytes` stays in several
+Parts lie in one slice and are joined as they are read. Only a text longer than half of `data.max_document_bytes` stays in several
 documents. The first part says which split the whole is in.
 """
 
@@ -20,7 +20,8 @@ _FEW_HELD_OUT: Final = 10
 
 def with_whole_documents(corpus: Corpus, plan: Plan) -> Plan:
     """The plan with the parts of each document in one slice, and documents held out whole. Raises as `SliceReader.read_slice`."""
-    slices = _joined_slices(plan, corpus.settings.max_document_bytes)
+    # Half, for as a line of JSON a text is up to twice as long (line breaks, quotes), and is to be read again.
+    slices = _joined_slices(plan, corpus.settings.max_document_bytes // 2)
     if len(slices) == len(plan.slices):
         return plan
     plan = replace(plan, slices=slices)

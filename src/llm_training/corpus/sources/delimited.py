@@ -20,8 +20,7 @@ from llm_training.errors import DataError
 
 _BLOCK_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
-# A quote that is still open this far before the end of the file is a mistake, not a row that is being written. Neither is one
-# in a file that ends with a line break: rows are written with theirs.
+# A quote that is still open this far before the end of the file is a mistake, not a row that is being written.
 _MAX_TORN_BYTES = 1 << 20
 _DELIMITERS = (",", ";", "\t", "|")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -160,7 +159,7 @@ def _open_quote(row: _Row, delimiter: str) -> int | None:
     """Offset in the row of the quote inside of which the file ends; None when all are closed."""
     if row.problem or b'"' not in row.data:
         return None
-    position = len(_BYTE_ORDER_MARK) if row.data.startswith(_BYTE_ORDER_MARK) else 0
+    position = 0
     field_end = re.compile(rb"[^\r\n" + re.escape(delimiter.encode()) + rb"]*+")
     while position < len(row.data):
         if row.data[position : position + 1] == b'"':
@@ -205,7 +204,7 @@ class DelimitedFormat:
             yield Cut(position, position + size, count, size, digest.hexdigest())
 
     def _whole(self, rows: Iterator[_Row], header: _Header, line_end: bytes) -> Iterator[_Row]:
-        """All rows but a torn last one: one that does not end with a line break, in a quote or with too few fields."""
+        """All rows but a torn last one: in an open quote, or with too few fields and no line break at its end."""
         last: _Row | None = None
         for row in rows:
             if last is not None:
@@ -213,9 +212,11 @@ class DelimitedFormat:
             last = row
         if last is None:
             return
-        is_open = _open_quote(last, header.delimiter) is not None
-        is_torn = len(last.data) <= _MAX_TORN_BYTES if is_open else len(last.fields) != len(header.names)
-        if last.data.endswith(line_end) or not is_torn:
+        if _open_quote(last, header.delimiter) is not None:
+            is_torn = len(last.data) <= _MAX_TORN_BYTES
+        else:
+            is_torn = len(last.fields) != len(header.names) and not last.data.endswith(line_end)
+        if not is_torn:
             yield last
 
     def records(self, data: bytes, first: int, head: bytes, limits: Limits) -> Iterator[Record]:

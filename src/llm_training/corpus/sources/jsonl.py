@@ -130,7 +130,7 @@ class JsonLinesFormat:
         offset = 0
         lines = data.split(b"\n")
         if data.endswith(b"\n"):
-            lines.pop()  # not `removesuffix` before: a line may have 100 MB, and that would be one more copy of it
+            lines.pop()  # not `removesuffix` before: a line may be long, and that would be one more copy of it
         for number, line in enumerate(lines):
             start, offset = offset, offset + len(line) + 1
             body = line.strip()

@@ -12,7 +12,7 @@ import io
 import tokenize
 from collections.abc import Callable, Iterator
 
-from llm_training.corpus.sources.decoding import NOT_REPLACED, decode
+from llm_training.corpus.sources.decoding import NOT_REPLACED, decode, first_bad_byte
 from llm_training.corpus.sources.record import Cut, Limits, Record
 from llm_training.corpus.streams import ByteStream
 
@@ -32,6 +32,11 @@ def python_encoding(head: bytes) -> str:
     """
     encoding = tokenize.detect_encoding(io.BytesIO(head).readline)[0]
     return "utf-8" if encoding == "utf-8-sig" else encoding
+
+
+def _is_unknown(error: SyntaxError) -> bool:
+    """Whether the comment names no encoding that there is, rather than the first lines not being in theirs."""
+    return str(error.msg).startswith("unknown encoding")
 
 
 def line_boundary(data: bytes) -> int:
@@ -86,8 +91,11 @@ class TextFormat:
         try:
             encoding = self._encoding_of(head or data[: 1 << 16])
         except SyntaxError as error:
-            yield Record(first, reason="undecodable", detail=str(error.msg))
-            return
+            if _is_unknown(error) or not limits.replaces_bad_bytes:
+                offset = 0 if _is_unknown(error) else first_bad_byte(data)
+                yield Record(first, offset=offset, reason="undecodable", detail=str(error.msg))
+                return
+            encoding = "utf-8"
         body = data.removeprefix(codecs.BOM_UTF8) if not head else data
         mark_bytes = len(data) - len(body)
         try:

@@ -148,11 +148,13 @@ def _record(head: _Head, raw: bytes, content: bytes, limits: Limits) -> Record:
     read = _READERS.get(head.fields.get("warc-type", "").lower())
     if read is None:
         return Record(0, reason="not a page")
-    return too_long(0, 0, len(content), limits) if len(content) > limits.record_bytes else read(head, raw, content, limits)
+    return read(head, raw, content, limits)
 
 
 def _read_conversion(head: _Head, _raw: bytes, content: bytes, limits: Limits) -> Record:
     """Text that was extracted before: UTF-8 by definition."""
+    if len(content) > limits.record_bytes:
+        return too_long(0, 0, len(content), limits)
     try:
         text, bad = decode(content, replaces=limits.replaces_bad_bytes)
     except UnicodeDecodeError as error:
@@ -182,8 +184,6 @@ def _read_response(head: _Head, raw: bytes, _content: bytes, limits: Limits) -> 
         content = record.reader.read(limits.record_bytes + 1)
     except (ValueError, OSError, EOFError) as error:
         return Record(0, reason="malformed page", detail=str(error)[:160])
-    if len(content) > limits.record_bytes:
-        return Record(0, reason="longer than data.max_document_bytes", detail=f"the limit is {limits.record_bytes:,} bytes")
     return _page_record(head, content, content_type, charset, limits)
 
 
@@ -192,6 +192,8 @@ def _page_record(head: _Head, content: bytes, content_type: str, charset: str | 
     kind = kind.strip().lower()
     if kind not in _HTML_TYPES | _TEXT_TYPES:
         return Record(0, reason="not a page")
+    if len(content) > limits.record_bytes:
+        return Record(0, reason="longer than data.max_document_bytes", detail=f"the limit is {limits.record_bytes:,} bytes")
     named = re.search(r"charset=[\"']?([\w.:-]+)", parameters)
     text = _decode(content, charset or (named.group(1) if named else None), is_html=kind in _HTML_TYPES)
     if kind in _HTML_TYPES and not limits.keep_html:
