@@ -30,6 +30,8 @@ from llm_training.errors import IntegrityError
 
 DEFAULT_MEMORY_BYTES = 1 << 29
 PART_TOKENS = 1 << 18
+# The places of so many tokens are in memory at once, eight bytes each, while a chunk is laid out.
+_LAID_OUT_AT_ONCE = 1 << 17
 
 # Number of a chunk, and of a part of its rows.
 Part = tuple[int, int]
@@ -226,10 +228,21 @@ def lay_out(plan: RowPlan, chunk: ChunkTokens, separator_id: int, strategy: str,
     fits = num_rows == 0 or (plan.starts.min() >= 0 and ends.max() <= len(chunk.tokens) and plan.lengths.min() > 0)
     if not fits or np.any(num_tokens > length) or np.any(num_tokens < 1):
         raise IntegrityError("the row plan does not fit its chunk", where=where, remedy=REPAIR)
-    source = np.repeat(plan.starts - (piece_ends - plan.lengths), plan.lengths) + np.arange(int(plan.lengths.sum()))
     tokens = np.full((num_rows, length), separator_id, dtype=chunk.tokens.dtype)
-    tokens[np.arange(length) < num_tokens[:, None]] = chunk.tokens[source]
+    rows = max(1, _LAID_OUT_AT_ONCE // length)
+    for first in range(0, num_rows, rows):
+        block, counts = tokens[first : first + rows], num_tokens[first : first + rows]
+        block[np.arange(length) < counts[:, None]] = chunk.tokens[_sources(plan, first, first + len(block))]
     return PackedRows(tokens, num_tokens.astype(np.int32), _last_labels(ends[plan.row_offsets[1:] - 1], chunk, separator_id, strategy))
+
+
+def _sources(plan: RowPlan, first: int, last: int) -> Int64Array:
+    """Where in the chunk the tokens of these rows stand, in the order of the rows."""
+    pieces = slice(plan.row_offsets[first], plan.row_offsets[last])
+    lengths = plan.lengths[pieces]
+    found = np.repeat(plan.starts[pieces] - (np.cumsum(lengths) - lengths), lengths)
+    found += np.arange(len(found))
+    return found
 
 
 def _last_labels(ends: Int64Array, chunk: ChunkTokens, separator_id: int, strategy: str) -> Int64Array:
