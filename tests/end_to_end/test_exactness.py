@@ -178,7 +178,8 @@ def test_a_run_can_start_from_the_weights_of_another(shared: Path, source: Path)
         tuned = train(config_in(shared, source, "tuned", **given, **{"training.max_steps": 5, "model.num_attention_heads": None}))
     assert chain.links[1][2] < 5.0, "an untrained model begins at ln 300 = 5.7"
     assert tuned.figures["loss_nats"] < first.figures["loss_nats"] + 0.05
-    assert set(dict(chain.links[1][1])) == {"adamw", "muon"}
+    rates = dict(chain.links[1][1])
+    assert set(rates) == {"adamw", "embedding", "muon"} and rates["embedding"] == rates["adamw"] > 0
     with pytest.raises(ConfigError, match="reads 32 tokens"):
         train(config_in(shared, source, "too-long", **given, **{"cache.sequence_length": 64}))
 
