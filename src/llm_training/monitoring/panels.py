@@ -172,6 +172,8 @@ def _draw_growth(axes: Axes, run: RunSeries) -> None:
 
 def _mark_best(axes: Axes, run: RunSeries) -> None:
     """A star at the final held-out figures, else at the best of them, named to the left above it."""
+    from matplotlib.patheffects import withStroke
+
     best = run.headline
     if best is None:
         return
@@ -179,7 +181,8 @@ def _mark_best(axes: Axes, run: RunSeries) -> None:
     text = f"{best.loss_nats:.3f}" + (f"\n{best.bits_per_byte:.3f} bits per byte" if best.bits_per_byte is not None else "")
     is_early = best.step < run.step[-1] / 4
     place = {"xytext": (8 if is_early else -8, 16), "textcoords": "offset points", "ha": "left" if is_early else "right"}
-    axes.annotate(text, (best.step, best.loss_nats), color=PALETTE[1], fontweight="bold", **place)
+    halo = [withStroke(linewidth=4, foreground="white")]  # it may lie on a curve
+    axes.annotate(text, (best.step, best.loss_nats), color=PALETTE[1], fontweight="bold", zorder=5, path_effects=halo, **place)
 
 
 def _add_token_axis(axes: Axes, run: RunSeries) -> None:
