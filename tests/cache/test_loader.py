@@ -4,6 +4,7 @@ import time
 import numpy as np
 import pytest
 
+import llm_training.cache.loader as loading
 from llm_training.cache.loader import BatchLoader, RankShare
 from llm_training.cache.order import Join, Order, ShuffleShape
 from llm_training.cache.pins import find_growth, pin_all
@@ -59,18 +60,68 @@ def test_more_ranks_than_samples_leave_some_without(dataset):
         assert loader.fetch(0).input_ids.shape == (0, 32)
 
 
+def _settled(readers: list[int]) -> list[int]:
+    """What was read once nothing more is read: the thread waits for a step to be taken."""
+    count = -1
+    while count != len(readers):
+        count = len(readers)
+        time.sleep(0.2)
+    return list(readers)
+
+
 def test_steps_asked_for_in_order_are_read_ahead_by_the_thread(dataset, monkeypatch):
-    read, readers = dataset.rows, []
-    monkeypatch.setattr(dataset, "rows", lambda indices: (readers.append(threading.current_thread().name), read(indices))[1])
-    with BatchLoader(dataset, order_of(dataset), global_batch=4, prefetch_steps=2) as loader:
-        for step in range(4):
+    read, threads, sizes = dataset.rows, [], []
+    monkeypatch.setattr(loading, "_TOKENS_AT_ONCE", 4 * 4 * 32)
+    monkeypatch.setattr(
+        dataset, "rows", lambda indices: (threads.append(threading.current_thread().name), sizes.append(len(indices)), read(indices))[2]
+    )
+    order = order_of(dataset, shape=ShuffleShape(4, 1_000))
+    with BatchLoader(dataset, order, global_batch=4, prefetch_steps=2) as loader:
+        loader.fetch(0)
+        # One step and then two, at most as many as the bound on tokens allows; nothing more while two steps wait.
+        assert _settled(sizes) == [4, 8]
+        loader.fetch(1)
+        assert _settled(sizes) == [4, 8, 16]
+        for step in range(2, 5):
             loader.fetch(step)
-            deadline = time.monotonic() + 30
-            # Two steps wait in the buffer, and none beyond them is read before one of those is taken.
-            while len(readers) < step + 3 and time.monotonic() < deadline:
-                time.sleep(0.001)
-            assert len(readers) == step + 3
-    assert set(readers) == {"data-loader"}
+        assert _settled(sizes) == [4, 8, 16]
+        loader.fetch(5)
+        # Steps 7 and on, but none beyond the shuffle window, which here is the epoch.
+        assert _settled(sizes) == [4, 8, 16, 4 * ((len(dataset) - 28) // 4)]
+    assert set(threads) == {"data-loader"}
+
+
+@pytest.mark.parametrize("tokens_at_once", [1, 1_000, 1 << 16])
+def test_however_many_steps_are_read_at_a_time_the_batches_are_the_same(dataset, monkeypatch, tokens_at_once):
+    monkeypatch.setattr(loading, "_TOKENS_AT_ONCE", tokens_at_once)
+    order = order_of(dataset)
+    for rank in range(3):
+        with BatchLoader(dataset, order, global_batch=7, rank=rank, world_size=3) as loader:
+            share = RankShare.of(rank, 3, 7)
+            for step in range(40):
+                batch, expected = loader.fetch(step), dataset.rows(order.rows(step * 7 + share.first, step * 7 + share.last))
+                assert np.array_equal(batch.input_ids, expected.input_ids)
+                assert np.array_equal(batch.labels, expected.labels)
+
+
+def test_steps_before_a_damaged_chunk_are_handed_out(dataset, monkeypatch):
+    """Whether steps are read together makes no difference to which of them a damaged chunk is the end of."""
+    read, order = dataset.rows, order_of(dataset)
+    lost = order.rows(4 * 9, 4 * 9 + 1)
+
+    def rows(indices):
+        if np.isin(indices, lost).any():
+            raise IntegrityError("content hash is another", where="chunk_000002.arrow")
+        return read(indices)
+
+    monkeypatch.setattr(dataset, "rows", rows)
+    with BatchLoader(dataset, order, global_batch=4) as loader:
+        for step in range(9):
+            assert len(loader.fetch(step)) == 4
+        for _ in range(2):
+            with pytest.raises(IntegrityError, match="chunk_000002"):
+                loader.fetch(9)
+        assert len(loader.fetch(10)) == 4
 
 
 def test_closing_leaves_no_thread(dataset):

@@ -268,14 +268,14 @@ def test_schedules_and_lengths_are_documented() -> None:
 
 
 def test_defaults_of_the_optimizers_are_the_documented() -> None:
-    from llm_training.jobs import planning
+    from llm_training.jobs import rates
 
     page = text_of("docs/training.md")
-    assert f"| `muon_learning_rate` | {planning.MUON_RATE} | |" in page
-    assert f"| `learning_rate` | {planning.MUON_ADAMW_RATE} | {planning.ADAMW_RATE} x min(1, {planning.ADAMW_RATE_WIDTH} / width) |" in page
-    assert f"| `embedding_learning_rate` | {planning.EMBEDDING_RATE_RATIO:.0f} x `learning_rate`; tied, or gpt2: `learning_rate` |" in page
-    assert f"| {planning.MUON_BETA1}, 0.95, 1e-8 | {planning.ADAMW_BETA1}, 0.95, 1e-8 |" in page
-    assert f"| `weight_decay` | 0 | {planning.ADAMW_WEIGHT_DECAY} |" in page
+    assert f"| `muon_learning_rate` | {rates.MUON_RATE} | |" in page
+    assert f"| `learning_rate` | {rates.MUON_ADAMW_RATE} | {rates.ADAMW_RATE} x min(1, {rates.ADAMW_RATE_WIDTH} / width) |" in page
+    assert f"| `embedding_learning_rate` | {rates.EMBEDDING_RATE_RATIO:.0f} x `learning_rate`; tied, or gpt2: `learning_rate` |" in page
+    assert f"| {rates.MUON_BETA1}, 0.95, 1e-8 | {rates.ADAMW_BETA1}, 0.95, 1e-8 |" in page
+    assert f"| `weight_decay` | 0 | {rates.ADAMW_WEIGHT_DECAY} |" in page
 
 
 def test_commands_page_has_each_command() -> None:

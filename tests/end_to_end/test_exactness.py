@@ -12,7 +12,7 @@ import pytest
 from llm_training.config.root import Config
 from llm_training.errors import ConfigError, StoppedEarly
 from llm_training.events import CacheGrown, Event, EventBus, StepCompleted
-from llm_training.jobs import planning
+from llm_training.jobs import rates
 from llm_training.jobs.train import train
 from tests.end_to_end.tiny import Chain, recorded_steps, tiny_config, write_corpus
 
@@ -84,9 +84,9 @@ def test_a_run_that_goes_on_keeps_the_rates_it_began_with(shared: Path, source: 
         train(configs[0], bus=stop_at(10))
     with recorded_steps() as changed, pytest.raises(StoppedEarly):
         train(configs[1], bus=stop_at(10))
-    monkeypatch.setattr(planning, "MUON_RATE", 0.5)
-    monkeypatch.setattr(planning, "MUON_ADAMW_RATE", 0.5)
-    monkeypatch.setattr(planning, "EMBEDDING_RATE_RATIO", 99.0)
+    monkeypatch.setattr(rates, "MUON_RATE", 0.5)
+    monkeypatch.setattr(rates, "MUON_ADAMW_RATE", 0.5)
+    monkeypatch.setattr(rates, "EMBEDDING_RATE_RATIO", 99.0)
     chain.links |= run_chain(configs[0]).links
     assert chain.links == expected.links
     changed.links |= run_chain(configs[2]).links
@@ -178,8 +178,8 @@ def test_a_run_can_start_from_the_weights_of_another(shared: Path, source: Path)
         tuned = train(config_in(shared, source, "tuned", **given, **{"training.max_steps": 5, "model.num_attention_heads": None}))
     assert chain.links[1][2] < 5.0, "an untrained model begins at ln 300 = 5.7"
     assert tuned.figures["loss_nats"] < first.figures["loss_nats"] + 0.05
-    rates = dict(chain.links[1][1])
-    assert set(rates) == {"adamw", "embedding", "muon"} and rates["embedding"] == rates["adamw"] > 0
+    seen = dict(chain.links[1][1])
+    assert set(seen) == {"adamw", "embedding", "muon"} and seen["embedding"] == seen["adamw"] > 0
     with pytest.raises(ConfigError, match="reads 32 tokens"):
         train(config_in(shared, source, "too-long", **given, **{"cache.sequence_length": 64}))
 

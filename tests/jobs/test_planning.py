@@ -15,7 +15,7 @@ from llm_training.config.load import load_config
 from llm_training.config.root import Config
 from llm_training.errors import ConfigError, DataError
 from llm_training.events import Event, EventBus, Notice, PlanReady
-from llm_training.jobs import planning
+from llm_training.jobs import planning, rates
 from llm_training.jobs.planning import Batching
 from llm_training.jobs.train import train
 from llm_training.model.spec import ModelSpec
@@ -197,10 +197,10 @@ def test_many_passes_over_little_text_are_warned_about() -> None:
 )
 def test_a_new_embedding_of_size_one_has_a_rate_of_its_own(family: str, is_tied: bool, values: dict[str, Any], ratio: float) -> None:
     spec = ModelSpec(family=family, vocab_size=300, hidden_size=64, num_layers=1, num_attention_heads=1, tie_embeddings=is_tied)
-    settings = planning.optimizer_settings(configured(**values), Precision("fp32", "test"), spec)
+    settings = rates.optimizer_settings(configured(**values), Precision("fp32", "test"), spec)
     assert settings.embedding_learning_rate == pytest.approx(ratio * settings.learning_rate)
-    given = planning.optimizer_settings(configured(**values, training__embedding_learning_rate=0.7), Precision("fp32", "test"), spec)
+    given = rates.optimizer_settings(configured(**values, training__embedding_learning_rate=0.7), Precision("fp32", "test"), spec)
     assert given.embedding_learning_rate == 0.7
-    rates = planning.rate_settings(configured(training__min_learning_rate=0.001).training, settings)
+    schedule = rates.rate_settings(configured(training__min_learning_rate=0.001).training, settings)
     plan = planned(1_000, training__max_steps=100)
-    assert rates.at(50, plan)["embedding"] == pytest.approx(ratio * rates.at(50, plan)["adamw"])
+    assert schedule.at(50, plan)["embedding"] == pytest.approx(ratio * schedule.at(50, plan)["adamw"])

@@ -38,11 +38,15 @@ class Batch:
         """Labels that count towards the loss."""
         return int(np.count_nonzero(self.labels != IGNORED_LABEL))
 
+    def part(self, first: int, last: int) -> Batch:
+        """A view of rows ``first .. last - 1``; nothing is copied."""
+        rows = slice(first, last)
+        return Batch(self.input_ids[rows], self.labels[rows], None if self.segment_ids is None else self.segment_ids[rows])
+
     def micro_batches(self, size: int) -> Iterator[Batch]:
-        """Views of at most ``size`` rows each, in order; nothing is copied."""
+        """Views of at most ``size`` rows each, in order."""
         for first in range(0, len(self), size):
-            part = slice(first, first + size)
-            yield Batch(self.input_ids[part], self.labels[part], None if self.segment_ids is None else self.segment_ids[part])
+            yield self.part(first, first + size)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,14 +3,20 @@
 Addressed by step, not iterated: asking for any step is allowed, and steps asked for in order are found ready. Sample ``i``
 of the run is ``step x global_batch + j``; a rank takes a contiguous share of ``j``. Threads suffice, since decoding and
 copying release the interpreter; they hold nothing that must be cleaned up.
+
+Small steps are read some at a time: the rows of one shuffled step lie in as many places as it has rows, those of several
+steps share them.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
 
 from llm_training.cache.ahead import ReadAhead
 from llm_training.cache.batch import Batch
@@ -21,6 +27,8 @@ from llm_training.errors import StorageError
 PREFETCH_STEPS = 2
 READ_THREADS = 1
 TIMEOUT_SECONDS = 300.0
+# So many tokens of this rank are read at a time, or one step if that has more.
+_TOKENS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ class BatchLoader:
         """
         began = time.perf_counter()
         try:
-            return self._read(step) if self._prefetch_steps == 0 else self._take(step)
+            return self._read(step, 1)[0] if self._prefetch_steps == 0 else self._take(step)
         finally:
             self.wait_seconds += time.perf_counter() - began
 
@@ -105,12 +113,20 @@ class BatchLoader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self, step: int) -> Batch:
-        start = step * self._global_batch
+    def _read(self, step: int, num_steps: int) -> list[Batch]:
+        """The batches of ``num_steps`` steps, fewer where the shuffle window ends or the steps are large; at least one."""
+        start, size = step * self._global_batch, self._share.last - self._share.first
+        if num_steps > 1:
+            in_window = (self._order.window(start)[1] - start) // self._global_batch
+            of_size = _TOKENS_AT_ONCE // max(1, size * self._dataset.sequence_length)
+            num_steps = max(1, min(num_steps, in_window, of_size))
         ahead = self._ahead
         if ahead is not None:
             ahead.at(start)
-        return self._dataset.rows(self._order.rows(start + self._share.first, start + self._share.last))
+        starts = range(start, start + num_steps * self._global_batch, self._global_batch)
+        rows = [self._order.rows(first + self._share.first, first + self._share.last) for first in starts]
+        batch = self._dataset.rows(np.concatenate(rows))
+        return [batch.part(first, first + size) for first in range(0, num_steps * size, size)] if size else [batch] * num_steps
 
     def _take(self, step: int) -> Batch:
         if self._worker is None or self._worker.next_step != step:
@@ -126,13 +142,16 @@ class BatchLoader:
 
 
 class _Worker:
-    """A thread that reads consecutive steps into a bounded buffer."""
+    """A thread that reads consecutive steps into a bounded buffer: first one step, then twice as many each time.
 
-    def __init__(self, read: Callable[[int], Batch], first_step: int, capacity: int) -> None:
+    ``read(step, n)`` gives the batches of at least one and at most ``n`` steps.
+    """
+
+    def __init__(self, read: Callable[[int, int], list[Batch]], first_step: int, capacity: int) -> None:
         self.next_step = first_step
         self._read = read
         self._capacity = capacity
-        self._ready: list[Batch] = []
+        self._ready: deque[Batch] = deque()
         self._error: BaseException | None = None
         self._is_stopping = False
         self._changed = threading.Condition()
@@ -145,7 +164,7 @@ class _Worker:
             if self._ready:
                 self.next_step += 1
                 self._changed.notify_all()
-                return self._ready.pop(0)
+                return self._ready.popleft()
             if self._error is not None:
                 raise self._error
         what = f"no data for step {self.next_step} within {timeout_seconds:g} seconds"
@@ -158,18 +177,29 @@ class _Worker:
         self._thread.join(timeout=5.0)
 
     def _run(self, step: int) -> None:
+        num_steps = 1
         try:
             while True:
-                batch = self._read(step)
+                batches = self._read_some(step, num_steps)
                 with self._changed:
-                    self._ready.append(batch)
+                    self._ready.extend(batches)
                     self._changed.notify_all()
                     self._changed.wait_for(lambda: len(self._ready) < self._capacity or self._is_stopping)
                     if self._is_stopping:
                         return
-                step += 1
+                step += len(batches)
+                num_steps = 2 * len(batches)
         except BaseException as error:
             # Whatever it is, it belongs to the caller of `fetch`: a thread has nobody else to tell.
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
+
+    def _read_some(self, step: int, num_steps: int) -> list[Batch]:
+        try:
+            return self._read(step, num_steps)
+        except Exception:
+            # The steps before the one whose rows cannot be read are still to be had.
+            if num_steps == 1:
+                raise
+        return self._read(step, 1)

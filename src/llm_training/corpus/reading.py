@@ -7,7 +7,7 @@ one reader for each worker: they share nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -61,8 +61,13 @@ class SliceReader:
                     self.report.num_documents += 1
                     yield document
 
-    def documents(self, split: str | None = None, *, source: int | None = None) -> Iterator[Document]:
+    def documents(
+        self, split: str | None = None, *, source: int | None = None, join: Callable[[Iterator[Document]], Iterator[Document]] = iter
+    ) -> Iterator[Document]:
         """All documents of the plan in order, or those of one split or source.
+
+        Args:
+            join: what becomes of the documents of a slice before they are handed out: parts put together, say.
 
         Raises:
             DataError: as :meth:`read_slice`; also when there is no document at all, or too many are bad.
@@ -71,7 +76,7 @@ class SliceReader:
         for piece in self.plan.slices:
             if (piece.split not in (None, split) and split is not None) or source not in (None, piece.source):
                 continue
-            for document in self.read_slice(piece.number):
+            for document in join(self.read_slice(piece.number)):
                 if split in (None, document.split):
                     found = True
                     yield document

@@ -1,4 +1,4 @@
-"""From configuration and facts to numbers: shape, batch, length, rates. Pure arithmetic plus the dial; touches no file."""
+"""From configuration and facts to numbers: shape, batch, length. Pure arithmetic plus the dial; touches no file."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from llm_training.config.root import Config
 from llm_training.config.training import TrainingConfig
 from llm_training.errors import ConfigError, DataError
 from llm_training.jobs.datasets import PreparedData
-from llm_training.model import attention, init, sizes
+from llm_training.model import attention, sizes
 from llm_training.model.spec import ModelSpec
 from llm_training.runtime.device import Device, Precision, free_bytes
 from llm_training.training import dial
-from llm_training.training.build import RateSettings
 from llm_training.training.compiling import CompileChoice
 from llm_training.training.documents import DocumentChoice, choose_document_attention
-from llm_training.training.optimizers import OptimizerSettings
 from llm_training.training.plan import TrainingPlan, default_interval, steps_for_epochs, warmup_for_ratio
 
 DEFAULT_BUDGET_MINUTES = 5.0
@@ -31,16 +27,6 @@ SECONDS_BETWEEN_SAVES = 600.0
 LARGEST_CPU_MICRO_BATCH_TOKENS = 16_384
 SIZE_UNITS = {"K": 1e3, "M": 1e6, "B": 1e9}
 
-# Peak rates by optimizer. Muon's recipe and rates: Jordan et al. 2024; they hold here at widths 128 to 256
-# (benchmarks/results/time_to_loss.json, default_job.json), their transfer to large widths is not measured. AdamW alone: the
-# usual rates of small GPTs, falling with the width.
-MUON_RATE, MUON_ADAMW_RATE, MUON_BETA1 = 0.03, 0.01, 0.8
-# An embedding whose entries have size one hardly moves by AdamW's steps in a short run. Of 1, 5, 10, 15 and 40 times its rate
-# 10 and 15 did best in the default job at equal steps, and 1 worst by far.
-EMBEDDING_RATE_RATIO = 15.0
-ADAMW_RATE, ADAMW_RATE_WIDTH, ADAMW_BETA1, ADAMW_WEIGHT_DECAY = 1e-3, 256, 0.9, 0.1
-# Weights of another model are moved little; the usual order of magnitude for continuing them.
-FINE_TUNING_RATE = 5e-5
 MANY_PASSES = 16
 
 
@@ -238,38 +224,6 @@ def choose_warmup(training: TrainingConfig, total_steps: int, *, effective_batch
     return warmup_for_ratio(training.warmup_ratio if training.warmup_ratio is not None else WARMUP_FRACTION, full)
 
 
-def optimizer_settings(
-    config: Config, precision: Precision, spec: ModelSpec, recorded: Mapping[str, float] | None = None
-) -> OptimizerSettings:
-    """Peaks and constants, the optimizer's own where nothing is given; of a run that goes on, the peaks it recorded.
-
-    Without a choice a new model gets Muon, and weights of another model AdamW: Muon's rates are for training from scratch.
-    """
-    training, is_new = config.training, config.model.init_from is None
-    name = training.optimizer or ("muon" if is_new else "adamw")
-    is_muon = name == "muon"
-    adamw_rate = ADAMW_RATE * min(1.0, ADAMW_RATE_WIDTH / spec.hidden_size) if is_new else FINE_TUNING_RATE
-    ratio = EMBEDDING_RATE_RATIO if is_muon and is_new and init.has_unit_embedding(spec) else 1.0
-
-    def peak(name: str, default: float) -> float:
-        given = getattr(training, name)
-        return (recorded or {}).get(name, default) if given is None else given
-
-    rate = peak("learning_rate", MUON_ADAMW_RATE if is_muon else adamw_rate)
-    return OptimizerSettings(
-        name=name,
-        learning_rate=rate,
-        embedding_learning_rate=peak("embedding_learning_rate", ratio * rate),
-        muon_learning_rate=peak("muon_learning_rate", MUON_RATE),
-        weight_decay=(0.0 if is_muon else ADAMW_WEIGHT_DECAY) if training.weight_decay is None else training.weight_decay,
-        beta1=(MUON_BETA1 if is_muon else ADAMW_BETA1) if training.beta1 is None else training.beta1,
-        beta2=training.beta2,
-        eps=training.eps,
-        muon_momentum=training.muon_momentum,
-        newton_schulz_dtype=torch.float32 if precision.name == "fp32" else torch.bfloat16,
-    )
-
-
 def probe_kernels(config: Config, spec: ModelSpec, device: Device, precision: Precision) -> None:
     """Before documents are left to FlexAttention on a GPU, see that it runs there."""
     if device.kind == "cuda" and config.cache.document_attention != "false" and attention.HAS_TRITON:
@@ -299,22 +253,6 @@ def uses_documents(config: Config, start: Mapping[str, Any]) -> bool:
     """The same for a run that has started: what is asked for, else what its start recorded (nothing, before the choice existed)."""
     wanted = config.cache.document_attention
     return wanted == "true" if wanted != "auto" else bool(start.get("document_attention"))
-
-
-def recorded_rates(settings: OptimizerSettings) -> dict[str, float]:
-    """The peaks as the start of a run records them, by the names of their fields."""
-    return {name: getattr(settings, name) for name in ("learning_rate", "embedding_learning_rate", "muon_learning_rate")}
-
-
-def rate_settings(training: TrainingConfig, optimizer: OptimizerSettings) -> RateSettings:
-    """Peaks and floor for the schedule."""
-    return RateSettings(
-        training.lr_schedule,
-        adamw_peak=optimizer.learning_rate,
-        embedding_peak=optimizer.embedding_learning_rate,
-        muon_peak=optimizer.muon_learning_rate,
-        floor=training.min_learning_rate,
-    )
 
 
 def warn_about_partial_cache(plan: TrainingPlan) -> str | None:

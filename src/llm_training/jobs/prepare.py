@@ -285,19 +285,17 @@ class PlainTexts:
         """Documents of one split, or all; raises as `SliceReader.documents` does."""
         reader = SliceReader(self._corpus, self._plan)
         self.report = reader.report = BadRecords()
-        self.num_documents = num_found = 0
-        try:
-            for document in (document for piece in self._plan.slices for document in joined(reader.read_slice(piece.number))):
+        self.num_documents = 0
+
+        def whole(parts: Iterator[Document]) -> Iterator[Document]:
+            for document in joined(parts):
                 self.num_documents += 1
-                if split in (None, document.split):
-                    num_found += 1
-                    yield document
-            self.report.check(self._corpus.settings.max_bad_fraction)
+                yield document
+
+        try:
+            yield from reader.documents(split, join=whole)
         finally:
             reader.close()
-        if not num_found:
-            what = f"there are no {split} documents in the source" if split else "there are no documents in the source"
-            raise DataError(what, remedy="give more text, or look at what was dropped")
 
     @property
     def dropped(self) -> dict[str, int]:

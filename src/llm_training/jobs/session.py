@@ -24,7 +24,7 @@ from llm_training.checkpoint.store import CheckpointStore
 from llm_training.errors import IntegrityError, LlmTrainingError
 from llm_training.evaluation.held_out import evaluate_documents
 from llm_training.events import CacheGrown, EvaluationCompleted, Notice
-from llm_training.jobs import checkpointing, mixture, planning
+from llm_training.jobs import checkpointing, mixture, planning, rates
 from llm_training.jobs.context import RunContext
 from llm_training.jobs.feed import Feed
 from llm_training.jobs.growth import GrowthFinder
@@ -144,7 +144,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
         device=device,
         begun_on=int(start["world_size"]),
     )
-    settings = planning.optimizer_settings(config, precision, spec, start.get("rates"))
+    settings = rates.optimizer_settings(config, precision, spec, start.get("rates"))
     uses_documents = planning.uses_documents(config, start)
     facts = checkpointing.make_facts(
         dataset=context.data.name,
@@ -268,7 +268,7 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
             "micro_batch": estimate.micro_batch,
             "world_size": context.world.size,
             "precision": context.precision.name,
-            "rates": planning.recorded_rates(planning.optimizer_settings(context.config, context.precision, spec)),
+            "rates": rates.recorded_rates(rates.optimizer_settings(context.config, context.precision, spec)),
             "compile": compiled.is_on,
             "document_attention": documents.is_on,
             "deadline_seconds": None if budget is None else max(budget - waited_seconds, SMALLEST_BUDGET_SHARE * budget),
@@ -311,7 +311,7 @@ def _assemble(
 ) -> Session:  # fmt: skip
     config, world, data = context.config, context.world, context.data
     stopping = Stopping(clock, config.training.max_training_hours * SECONDS_PER_HOUR, lambda: context.stop.reason)
-    rates = planning.rate_settings(config.training, settings)
+    schedule = rates.rate_settings(config.training, settings)
     flops = planning.flops_per_token(model.spec, data.sequence_length)
     deadline = start["deadline_seconds"]
     pacer = None if deadline is None else _pacer(float(deadline), state, feed)
@@ -385,7 +385,7 @@ def _assemble(
         meter=Throughput(),
         publish=context.bus.publish if world.is_main else lambda _: None,
         fetch=feed.fetch,
-        rates=lambda step: rates.at(step, state.plan),
+        rates=lambda step: schedule.at(step, state.plan),
         evaluate=evaluate,
         save=saver.save,
         poll_saves=saver.poll,

@@ -74,9 +74,10 @@ class Limits:
     replaces_bad_bytes: bool = False
 
 
-def too_long(position: int, offset: int, num_bytes: int, limits: Limits) -> Record:
-    """The record that is over the limit."""
-    detail = f"{num_bytes:,} bytes, the limit is {limits.record_bytes:,}"
+def too_long(position: int, offset: int, num_bytes: int | None, limits: Limits) -> Record:
+    """The record that is over the limit; ``num_bytes`` is None where it was read no further than that."""
+    limit = f"the limit is {limits.record_bytes:,}"
+    detail = f"{limit} bytes" if num_bytes is None else f"{num_bytes:,} bytes, {limit}"
     return Record(position, offset, reason="longer than data.max_document_bytes", detail=detail)
 
 

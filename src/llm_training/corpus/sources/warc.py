@@ -193,7 +193,7 @@ def _page_record(head: _Head, content: bytes, content_type: str, charset: str | 
     if kind not in _HTML_TYPES | _TEXT_TYPES:
         return Record(0, reason="not a page")
     if len(content) > limits.record_bytes:
-        return Record(0, reason="longer than data.max_document_bytes", detail=f"the limit is {limits.record_bytes:,} bytes")
+        return too_long(0, 0, None, limits)
     named = re.search(r"charset=[\"']?([\w.:-]+)", parameters)
     text = _decode(content, charset or (named.group(1) if named else None), is_html=kind in _HTML_TYPES)
     if kind in _HTML_TYPES and not limits.keep_html:
