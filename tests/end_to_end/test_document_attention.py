@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,20 @@ def test_it_changes_what_is_learned_and_the_plan_says_which(folder: Path, source
     assert chains["auto"] == chains["false"]
     assert lines["true"] == "Attention: within each document (as asked)"
     assert lines["false"] == "Attention: across the documents of a row (switched off)"
-    assert lines["auto"].startswith("Attention: across the documents of a row (on a CPU only")
+    assert lines["auto"] == "Attention: across the documents of a row (documents are longer than rows)"
     assert [start_record(folder, f"plain-{wanted}")["document_attention"] for wanted in lines] == [True, False, False]
     state = json.loads(next((folder / "plain-true" / "checkpoints").glob("step-*/training_state/state.json")).read_text())
     assert state["facts"]["document_attention"] is True
+
+
+def test_documents_shorter_than_rows_are_kept_apart_without_asking(folder: Path, source: Path) -> None:
+    """Rows of 1,024 tokens hold several of the same documents."""
+    changes = {"cache.sequence_length": 1_024, "training.gradient_accumulation_steps": 1, "training.max_steps": 2}
+    expected = run_chain(config_in(folder, source, "asked", "true", **changes))
+    assert run_chain(config_in(folder, source, "not-asked", "auto", **changes)).links == expected.links
+    record = start_record(folder, "not-asked")
+    assert record["document_attention"] is True
+    assert re.search(r"Attention: within each document \(\d+\.\d documents for each row\)", "\n".join(record["lines"]))
 
 
 @pytest.mark.parametrize("length", [32, 520], ids=["mask", "split"])

@@ -27,7 +27,7 @@ class CacheConfig(Section):
     packing_strategy: Annotated[PackingStrategy, Field(description="how documents fill rows")] = "best_fit"
     document_attention: Annotated[
         DocumentAttention,
-        Field(description="attention stays inside a document, positions restart; auto: where a kernel makes it pay"),
+        Field(description="attention stays inside a document, positions restart; auto: where it pays, see docs/training.md"),
     ] = "auto"
     compression: Annotated[Compression, Field(description="compression of the chunks")] = "lz4"
     chunk_bytes: Annotated[int, Field(ge=10_000, le=2**31 - 1, description="text per chunk, bytes")] = 8_388_608

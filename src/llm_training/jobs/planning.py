@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llm_training.cache.packing import PackingStats
 from llm_training.config.root import Config
 from llm_training.config.training import TrainingConfig
 from llm_training.errors import ConfigError, DataError
@@ -236,8 +237,10 @@ def probe_kernels(config: Config, spec: ModelSpec, device: Device, precision: Pr
         )
 
 
-def choose_documents(config: Config, spec: ModelSpec, sequence_length: int, device: Device, precision: Precision) -> DocumentChoice:
-    """Whether attention stays inside the documents of a row, for a run that starts here."""
+def choose_documents(
+    config: Config, spec: ModelSpec, sequence_length: int, device: Device, precision: Precision, packed: PackingStats | None = None
+) -> DocumentChoice:
+    """Whether attention stays inside the documents of a row, for a run that starts here on ``packed`` rows, if they are known."""
     kernel = attention.choose(
         spec.attention,
         device_type=device.kind,
@@ -246,7 +249,13 @@ def choose_documents(config: Config, spec: ModelSpec, sequence_length: int, devi
         dropout=spec.attention_dropout,
         has_documents=True,
     )
-    return choose_document_attention(config.cache.document_attention, device, strategy=config.cache.packing_strategy, kernel=kernel.name)
+    return choose_document_attention(
+        config.cache.document_attention,
+        device,
+        strategy=config.cache.packing_strategy,
+        kernel=kernel.name,
+        documents_per_row=None if packed is None else packed.num_documents / max(1, packed.num_rows),
+    )
 
 
 def uses_documents(config: Config, start: Mapping[str, Any]) -> bool:

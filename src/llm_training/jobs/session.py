@@ -255,7 +255,9 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
                 fraction=training.epoch_dataset_fraction, sequence_length=data.sequence_length,
             ),
         )  # fmt: skip
-        documents = planning.choose_documents(context.config, spec, context.data.sequence_length, context.device, context.precision)
+        documents = planning.choose_documents(
+            context.config, spec, data.sequence_length, context.device, context.precision, data.view.stats
+        )
         compiled = choose_compile(context.config.training.compile, context.device, estimate.seconds)
         budget = planning.budget_seconds(context.config.training)
         return {
