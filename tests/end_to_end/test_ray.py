@@ -26,7 +26,10 @@ from tests.jobs.test_cleaning import contents, write_corpus
 
 SLICE_BYTES = 60_000
 PREPARE = ("prepare-data", "texts", "--skip-bad", "--max-bad-fraction", "0.1", "--vocab-size", "400")
-BUILD = ("build-cache", "texts", "--chunk-bytes", "60000", "--vocab-size", "400", "--sequence-length", "64", "--cleaning", "gopher")
+BUILD = (
+    *("build-cache", "texts", "--chunk-bytes", "60000", "--vocab-size", "400", "--sequence-length", "64", "--cleaning", "gopher"),
+    *("--max-bad-fraction", "0.5"),
+)
 
 
 @pytest.fixture
@@ -106,7 +109,7 @@ def test_a_cluster_gives_the_bytes_of_this_machine(session, here, monkeypatch, c
     for name, flags in ways.items():
         assert run(*PREPARE, "--keep-dropped", f"{name}/gone", "--output", f"{name}/out", *flags) == 0
         builders = [flag.replace("--workers", "--cache.workers") for flag in flags]
-        assert run(*BUILD, "--max-bad-fraction", "0.5", "--cache.dir", f"{name}/cache", *builders) == 0
+        assert run(*BUILD, "--cache.dir", f"{name}/cache", *builders) == 0
     found = {name: contents(here / name) for name in ways}
     assert found["one"] == found["two"] == found["ray"]
     assert sum(name.endswith(".arrow") for name in found["ray"]) > 5 and "out/train.json" in found["ray"]

@@ -21,20 +21,25 @@ _POLICY: Final = re.compile("terms of use|privacy policy|cookie policy|uses cook
 
 @dataclass(frozen=True)
 class C4Quality:
-    """Bounds; -1 switches one off. ``needs_terminal`` drops lines without a mark at their end (FineWeb does not)."""
+    """Bounds; -1 switches one off. ``needs_terminal`` drops lines without a mark at their end (FineWeb does not).
+
+    ``max_curly_brackets_per_word``: 0 as published; above it a book is not judged by one bracket.
+    """
 
     needs_terminal: bool = True
     min_sentences: int = 5
     min_words_per_line: int = 3
     max_word_length: int = 1000
+    max_curly_brackets_per_word: float = 0.0
 
     def judge(self, view: TextView) -> Verdict | None:
         """The first rule that the text breaks."""
-        return self.filter(view.text)[1]
+        rate = self.max_curly_brackets_per_word
+        return self.filter(view.text, max_curly_brackets=int(rate * len(view.words)) if rate else 0)[1]
 
-    def filter(self, text: str) -> tuple[str, Verdict | None]:
+    def filter(self, text: str, *, max_curly_brackets: int = 0) -> tuple[str, Verdict | None]:
         """The lines that remain, and the verdict on the page."""
-        sentences = 0
+        sentences = curly_brackets = 0
         kept: list[str] = []
         for raw in text.splitlines():
             line = raw.strip()
@@ -52,7 +57,10 @@ class C4Quality:
             if "javascript" in lowered:
                 continue
             if "{" in line:
-                return text, Verdict(STEP, "curly_bracket")
+                curly_brackets += line.count("{")
+                if curly_brackets > max_curly_brackets:
+                    return text, Verdict(STEP, "curly_bracket")
+                continue
             if _POLICY.search(lowered):
                 continue
             if sentences < self.min_sentences:

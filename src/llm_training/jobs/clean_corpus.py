@@ -37,7 +37,7 @@ from llm_training.storage.reading import hash_file, read_bytes, read_json
 DUPLICATES, NEAR_DUPLICATES = "duplicates", "near_duplicates"
 ALL_STEPS: Final = (*STEPS, DUPLICATES, NEAR_DUPLICATES)
 WORK_FOLDER: Final = ".cleaning"
-_VERSION: Final = 3
+_VERSION: Final = 4
 _MAX_SLICE_BYTES: Final = 1 << 40  # our own files: no limit
 # Starting a worker costs about a second of imports.
 _BYTES_WORTH_A_WORKER: Final = 4_000_000
@@ -197,11 +197,11 @@ def clean_corpus(
             bus.publish(Progress(task="Cleaning", done=done, total=total, unit="B"))
     rows = _Rows(all_files, has_bands)
     account = _account(all_files, corpus)
-    original = exact_duplicates(rows, rows.order) if what.deduplicate else np.full(rows.num_documents, NONE, dtype=np.int64)
+    original = exact_duplicates(rows, rows.standing) if what.deduplicate else np.full(rows.num_documents, NONE, dtype=np.int64)
     near: dict[int, tuple[int, float]] = {}
     if what.near_similarity is not None:
         bus.publish(Progress(task="Comparing documents", done=0, total=1, unit=""))
-        near = near_duplicates(rows, rows.order, original, rows.shingles_of, what.near_similarity, num_bands=NUM_BANDS)
+        near = near_duplicates(rows, rows.standing // 2, original, rows.shingles_of, what.near_similarity, num_bands=NUM_BANDS)
         bus.publish(Progress(task="Comparing documents", done=1, total=1, unit=""))
     crash_point("prepare.after_duplicates")
     for reason, number in (("duplicates: duplicate", int((original != NONE).sum())), ("near_duplicates: near_duplicate", len(near))):
@@ -331,14 +331,22 @@ class _Rows:
     @property
     def order(self) -> NDArray[np.uint8]:
         """Place of each document's split in SPLIT_ORDER."""
-        parts = [piece.astype(np.uint8) for piece in self.pieces(self._num_rows - 1)]
+        return self._small(self._num_rows - 2)
+
+    @property
+    def standing(self) -> NDArray[np.uint8]:
+        """See `standing`."""
+        return self._small(self._num_rows - 1)
+
+    def _small(self, row: int) -> NDArray[np.uint8]:
+        parts = [piece.astype(np.uint8) for piece in self.pieces(row)]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint8)
 
     def record_of(self, index: int) -> dict[str, Any]:
         """The document of a number."""
         number = int(np.searchsorted(self._firsts, index, side="right")) - 1
         files, count, place = self.files[number], self.counts[number], index - int(self._firsts[number])
-        offset = int(np.fromfile(files.keys, dtype=np.uint64, count=1, offset=((self._num_rows - 2) * count + place) * 8)[0])
+        offset = int(np.fromfile(files.keys, dtype=np.uint64, count=1, offset=((self._num_rows - 3) * count + place) * 8)[0])
         with files.kept.open("rb") as file:
             file.seek(offset)
             return orjson.loads(file.readline())

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from llm_training.cleaning import Cleaner, CleaningSettings, Outcome, Verdict, normalise
+from llm_training.cleaning import EXTRACTED, Cleaner, CleaningSettings, Outcome, Verdict, normalise
 from llm_training.cleaning.contamination import ContaminationIndex
 from llm_training.cleaning.shingles import NUM_BANDS, band_keys, content_key, shingles
 from llm_training.cleaning.words import UInt64Array
@@ -28,10 +28,9 @@ from llm_training.jobs.whole_documents import joined
 from llm_training.storage.durable import write_bytes, write_json
 from llm_training.storage.faults import crash_point
 
-# Of equal documents the one of the first of these stays: a test loses nothing to training.
 SPLIT_ORDER: Final = (TEST, VALIDATION, TRAIN)
 # Rows of the key file after the two halves of the content key and the bands.
-NUM_EXTRA_ROWS: Final = 2
+NUM_EXTRA_ROWS: Final = 3
 _TEXTS_AT_ONCE: Final = 1_000
 # What tells files of equal names apart.
 _KEY_NUMBER: Final = re.compile(r"#\d+$")
@@ -60,7 +59,7 @@ class SliceFiles:
 
     @property
     def keys(self) -> Path:
-        """uint64 [2 + bands + 2, documents]: content key, bands, offset in ``kept``, place in SPLIT_ORDER."""
+        """uint64 [2 + bands + 2, documents]: content key, bands, offset in ``kept``, place in SPLIT_ORDER, standing."""
         return self._named("keys")
 
     @property
@@ -151,9 +150,10 @@ class _Worker:
 
     def clean(self, number: int) -> int:
         report = self._reader.report = BadRecords()
+        is_named = self._job.plan.slices[number].split is not None
         result = _SliceResult(self._job.has_bands, self._job.keeps_dropped)
         for document in joined(self._reader.read_slice(number)):
-            result.add(document, self._outcome(document))
+            result.add(document, self._outcome(document), is_named=is_named)
         result.write(SliceFiles(self._job.folder, number), report)
         crash_point("prepare.after_slice")
         return report.num_bytes
@@ -175,11 +175,13 @@ class _SliceResult:
         self._sets: list[UInt64Array] = []
         self._bands: list[UInt64Array] = []
         self._splits: list[int] = []
+        self._standings: list[int] = []
         self._reasons: Counter[str] = Counter()
         self._changes: Counter[str] = Counter()
         self._num_documents = self._num_characters = 0
 
-    def add(self, document: Document, outcome: Outcome) -> None:
+    def add(self, document: Document, outcome: Outcome, *, is_named: bool) -> None:
+        """Take in a document; ``is_named``: its split is that of its file or folder, not of its hash."""
         self._num_documents += 1
         self._num_characters += len(document.text)
         if outcome.verdict is not None:
@@ -193,6 +195,7 @@ class _SliceResult:
             if len(self._sets) >= _TEXTS_AT_ONCE:
                 self._key()
         self._splits.append(SPLIT_ORDER.index(document.split))
+        self._standings.append(standing(document.split, is_named=is_named, is_extracted=EXTRACTED in outcome.changes))
         self._kept.append(orjson.dumps(_as_json(document, outcome)) + b"\n")
 
     def write(self, files: SliceFiles, report: BadRecords) -> None:
@@ -226,7 +229,15 @@ class _SliceResult:
             self._key()
             bands = np.concatenate(self._bands, axis=1)
         offsets = np.cumsum([0, *map(len, self._kept)], dtype=np.uint64)[:-1]
-        return np.concatenate([content, bands, offsets[None], np.array(self._splits, dtype=np.uint64)[None]])
+        split, standings = (np.array(row, dtype=np.uint64)[None] for row in (self._splits, self._standings))
+        return np.concatenate([content, bands, offsets[None], split, standings])
+
+
+def standing(split: str, *, is_named: bool, is_extracted: bool) -> int:
+    """Which of equal documents stays, the lowest: of a test or validation file or folder, for these lose nothing to training; then
+    text as it was written before what was extracted of a page."""
+    place = SPLIT_ORDER.index(split) if is_named else SPLIT_ORDER.index(TRAIN)
+    return 2 * place + is_extracted
 
 
 def num_rows(has_bands: bool) -> int:

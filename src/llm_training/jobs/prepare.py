@@ -9,6 +9,7 @@ Documents keep their id and metadata.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,15 +203,13 @@ def prepare(
         elif engine == "ray":
             bus.publish(Notice(message="nothing is cleaned, so nothing runs on the Ray cluster"))
         if tokenizer is None:
-            tokenizer = _train(texts, plan, vocab_size, bus)
+            tokenizer = _train(texts, plan, input, vocab_size, bus)
         writer = DocumentWriter(
             folder, tokenizer, max_length, with_ids=tokenizer_files is not None, with_lengths=create_stats, format=format
         )
         writer.write(_watched(texts.documents(), bus))
         if not writer.statistics[TRAIN].num_documents:
-            raise DataError(
-                "there are no training documents in the source", where=", ".join(input), remedy="add files that are not held out"
-            )
+            raise _all_held_out(input)
         if (validation_fraction or validation_sources) and not writer.statistics[VALIDATION].num_documents:
             bus.publish(Notice(message="no document is held out: validation.json is empty, so a training run has nothing to evaluate on"))
         num_leaks = writer.count_leaks()
@@ -254,10 +253,19 @@ def _check(
         raise ConfigError("wrong flags", problems=problems)
 
 
-def _train(texts: Texts, plan: Plan, vocab_size: int | None, bus: EventBus) -> Tokenizer:
+def _all_held_out(input: Sequence[str]) -> DataError:
+    return DataError("there are no training documents in the source", where=", ".join(input), remedy="add files that are not held out")
+
+
+def _train(texts: Texts, plan: Plan, input: Sequence[str], vocab_size: int | None, bus: EventBus) -> Tokenizer:
+    documents = texts.documents(TRAIN)
+    first = next(documents, None)
+    if first is None:
+        raise _all_held_out(input)
     size = [entries for least, entries in VOCABULARIES if plan.num_bytes >= least][-1] if vocab_size is None else vocab_size
     bus.publish(Progress(task="Training the tokenizer", done=0, total=1, unit=""))
-    trained = train_tokenizer((document.text for document in texts.documents(TRAIN)), size, allow_smaller=vocab_size is None)
+    texts_of = (document.text for document in itertools.chain([first], documents))
+    trained = train_tokenizer(texts_of, size, allow_smaller=vocab_size is None)
     bus.publish(Progress(task="Training the tokenizer", done=1, total=1, unit=""))
     return trained
 
