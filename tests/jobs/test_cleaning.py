@@ -394,6 +394,17 @@ def test_parquet_shards_hold_the_documents(noisy: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("*.parquet"))
 
 
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_preparing_what_was_prepared_changes_no_field(noisy: Path, tmp_path: Path, format: str) -> None:
+    clean(noisy, tmp_path / "first", format=format)
+    clean(tmp_path / "first", tmp_path / "second")
+    clean(noisy, tmp_path / "once")
+    for name in ("train.json", "validation.json"):
+        rows = {row["id"]: row for row in read(tmp_path / "once" / name)}
+        assert {row["id"]: row for row in read(tmp_path / "second" / name)} == rows
+        assert rows and all(set(row) == {"id", "text", "quality"} for row in rows.values())
+
+
 def test_configured_steps() -> None:
     assert configured_cleaning(DataConfig(cleaning=["none"])) is None
     assert configured_cleaning(DataConfig()) == configured_cleaning(DataConfig(cleaning=["all"]))

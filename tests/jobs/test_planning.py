@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,27 @@ def test_the_warning_about_a_partial_cache_follows_the_plan(tmp_path: Path, monk
         assert isinstance(warning, Notice)
         assert warning.level == "warning"
         assert "warm-up takes 12,500 steps" in warning.message
+
+
+def test_a_dry_run_counts_weights_and_caps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two sources of one size, one four times as often as the other, which ends after two epochs: so does the run."""
+    monkeypatch.setattr("llm_training.jobs.train.measure_matmul_flops", lambda *_: 1e11)
+    sources = [str(write_corpus(tmp_path / name)) for name in ("often", "seldom")]
+    capped = [f"{sources[0]}#weight=4,max_epochs=2", f"{sources[1]}#weight=1,max_epochs=2"]
+    values = {"data.sources": capped, "training.max_steps": None, "training.num_epochs": None, "training.max_tokens": 10**9}
+    plans: dict[bool, PlanReady] = {}
+    for dry_run in (True, False):
+        bus = EventBus()
+        bus.subscribe(lambda event, dry_run=dry_run: plans.update({dry_run: event}) if isinstance(event, PlanReady) else None)
+        train(tiny_config(tmp_path, tmp_path, **values), bus=bus, dry_run=dry_run)
+    guessed, true = (list(filter(lambda line: line.startswith("Mixture: "), plans[dry_run].lines)) for dry_run in (True, False))
+    assert len(guessed) == len(true) == 2
+    for line in (*guessed, *true):
+        found = re.search(r": ([\d.]+)% of the samples \(weight [14]\), ([\d.]+) epochs of at most 2$", line)
+        # Both are used up at the end, but for what does not fill a step.
+        assert found and float(found.group(1)) == pytest.approx(50.0, abs=2.0) and float(found.group(2)) == pytest.approx(2.0, abs=0.1)
+    steps = {dry_run: plan.total_steps for dry_run, plan in plans.items()}
+    assert steps[True] == pytest.approx(steps[False], rel=0.5), "by four bytes a token"
 
 
 def test_many_passes_over_little_text_are_warned_about() -> None:

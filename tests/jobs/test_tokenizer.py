@@ -12,6 +12,7 @@ from tests.end_to_end.tiny import tiny_config, write_corpus
 from llm_training.errors import ConfigError, IntegrityError, LockedError
 from llm_training.events import EventBus, Notice
 from llm_training.jobs import cache
+from llm_training.jobs.prepare import prepare
 from llm_training.jobs.tokenizer import REPORT_FILE, train_tokenizer_job
 from llm_training.storage.locks import FileLock
 from llm_training.storage.manifest import verify
@@ -33,6 +34,27 @@ def test_the_folder_holds_the_tokenizer_its_report_and_their_hashes(source: Path
     assert manifest.extra["fingerprint"] == load_tokenizer(tmp_path / "tok").fingerprint == result.report.fingerprint
     again = train_tokenizer_job([str(source)], str(tmp_path / "tok"), vocab_size=310)  # over what is there
     assert verify(tmp_path / "tok").extra["fingerprint"] == again.report.fingerprint != result.report.fingerprint
+
+
+def test_replacing_another_tokenizer_is_said(source: Path, tmp_path: Path) -> None:
+    notices: list[str] = []
+    bus = EventBus()
+    bus.subscribe(lambda event: notices.append(event.message) if isinstance(event, Notice) else None)
+    first = train_tokenizer_job([str(source)], str(tmp_path / "tok"), vocab_size=300, bus=bus).report.fingerprint
+    train_tokenizer_job([str(source)], str(tmp_path / "tok"), vocab_size=300, bus=bus)
+    assert not any("another tokenizer" in line for line in notices)
+    train_tokenizer_job([str(source)], str(tmp_path / "tok"), vocab_size=301, bus=bus)
+    assert [line for line in notices if f"another tokenizer ({first[:8]}), which is replaced" in line]
+
+
+def test_a_size_that_cannot_be_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    for start in (
+        lambda: train_tokenizer_job([str(tmp_path / "nothing")], str(tmp_path / "tok"), vocab_size=10**9),
+        lambda: prepare([str(tmp_path / "nothing")], str(tmp_path / "out"), vocab_size=-1),
+    ):
+        with pytest.raises(ConfigError, match="the range is 257"):
+            start()
+    assert not list(tmp_path.iterdir())
 
 
 def test_fertility_is_told_by_source(source: Path, tmp_path: Path) -> None:

@@ -366,8 +366,9 @@ class _Names:
 
 def _document(record: dict[str, Any]) -> Document:
     metadata = record["metadata"]
-    if record["score"] is not None:  # the source's own field stays
-        metadata = {**metadata, "quality_score" if "quality" in metadata else "quality": record["score"]}
+    if record["score"] is not None:  # a field of the source stays, and one of this score from an earlier preparation needs no other
+        name = "quality" if metadata.get("quality", record["score"]) == record["score"] else "quality_score"
+        metadata = {**metadata, name: record["score"]}
     return Document(
         record["id"],
         record["text"],

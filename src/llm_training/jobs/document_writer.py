@@ -13,6 +13,7 @@ from llm_training.cleaning.duplicates import NONE, exact_duplicates
 from llm_training.cleaning.shingles import content_key
 from llm_training.cleaning.words import UInt64Array
 from llm_training.corpus import TRAIN, VALIDATION, Document
+from llm_training.corpus.sources.columnar import JSON_COLUMN_KEY
 from llm_training.corpus.sources.prepared import documents_name
 from llm_training.jobs.clean_slices import SPLIT_ORDER
 from llm_training.jobs.prepared_folder import PreparedFolder
@@ -128,9 +129,8 @@ class _Shards:
 
         if not self._rows:
             return
-        table = pa.table(
-            {column: list(values) for column, values in zip(("id", "text", "metadata"), zip(*self._rows, strict=True), strict=True)}
-        )
+        columns = dict(zip(("id", "text", "metadata"), map(list, zip(*self._rows, strict=True)), strict=True))
+        table = pa.table(columns).replace_schema_metadata({JSON_COLUMN_KEY: "metadata"})
         if self._writer is None:
             name, sink = self._folder.open_shard(self._split, len(self._names))
             self._names.append(name)

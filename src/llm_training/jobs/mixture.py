@@ -94,11 +94,24 @@ def most_samples(
     return MixedOrder(seed=seed, parts=parts, pieces=pieces, num_rows=pin.num_rows, shape=shape, fraction=fraction).num_samples
 
 
-def describe_mixture(
-    config: Config, plan: TrainingPlan, parts: Sequence[Part], store: ChunkStore, view: PackedView, pin: Pin
-) -> Iterator[tuple[str, str]]:
+def estimated_order(config: Config, train_bytes: Sequence[int], sequences: int, sequence_length: int) -> MixedOrder | None:
+    """The order over about so many sequences, each source with its share of the bytes of text; None without weights and caps."""
+    parts, total = mixture_of(config.data), max(1, sum(train_bytes))
+    if not parts:
+        return None
+    pieces = [Piece(number, max(1, round(sequences * size / total))) for number, size in enumerate(train_bytes[: len(parts)])]
+    return MixedOrder(
+        seed=config.training.seed,
+        parts=parts,
+        pieces=pieces,
+        num_rows=sum(piece.num_rows for piece in pieces),
+        shape=ordering.shuffle_shape(sequence_length),
+        fraction=config.training.epoch_dataset_fraction,
+    )
+
+
+def describe_mixture(config: Config, plan: TrainingPlan, parts: Sequence[Part], order: RunOrder | None) -> Iterator[tuple[str, str]]:
     """A row of the plan for each source of a mixture: its share of the samples, and how often the run goes through it."""
-    order = order_of_run(plan, config.training.seed, parts, store, view, pin)
     if not isinstance(order, MixedOrder):
         return
     num_samples, names = plan.total_steps * plan.effective_batch, source_names(config.data)

@@ -388,8 +388,8 @@ def describe_plan(
                 "Tokenizer",
                 f"{data.tokenizer.vocab_size:,} entries, {train_bytes / max(1, unique):.2f} bytes per token, {data.tokenizer.backend}",
             ),
-            *mixture,
         ]
+    rows += mixture
     rows += [
         ("Model", f"{spec.family}, {parameters.total:,} parameters: {spec.num_layers} layers, width {spec.hidden_size}, "
                   f"{_heads(spec)}, context {plan.sequence_length}"),

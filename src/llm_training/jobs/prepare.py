@@ -27,7 +27,7 @@ from llm_training.jobs.prepare_sources import open_held_out
 from llm_training.jobs.prepared_folder import PreparedFolder
 from llm_training.jobs.whole_documents import joined, with_whole_documents
 from llm_training.storage.durable import make_directory, remove_tree, write_stream
-from llm_training.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from llm_training.tokenizer import Tokenizer, load_tokenizer, require_trainable, train_tokenizer
 
 # Text that a tokenizer of this many entries is worth training on, bytes; the last one that fits is taken.
 VOCABULARIES = ((0, 4_096), (20_000_000, 8_192), (200_000_000, 16_384), (2_000_000_000, 32_768), (20_000_000_000, 49_152))
@@ -251,6 +251,8 @@ def _check(
         problems.append(f"--vocab-size is {vocab_size} but the given tokenizer has a size of its own; give one of them")
     if problems:
         raise ConfigError("wrong flags", problems=problems)
+    if vocab_size is not None:
+        require_trainable(vocab_size)
 
 
 def _all_held_out(input: Sequence[str]) -> DataError:

@@ -286,7 +286,12 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
                 data=context.data,
                 documents=documents,
                 compiled=compiled,
-                mixture=mixture.describe_mixture(context.config, estimate.plan, data.mixture, data.store, data.view, pin),
+                mixture=mixture.describe_mixture(
+                    context.config,
+                    estimate.plan,
+                    data.mixture,
+                    mixture.order_of_run(estimate.plan, training.seed, data.mixture, data.store, data.view, pin),
+                ),
             ),
         }
 

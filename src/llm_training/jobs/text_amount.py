@@ -16,8 +16,20 @@ _ANYWHERE = -1  # slices of files that can be read at any place
 
 def train_bytes_of(plan: Plan, validation_fraction: float) -> int:
     """Bytes of source that train: a plan counts what it reads, before anything is made of it."""
-    named = sum(piece.num_bytes for piece in plan.slices if piece.split == TRAIN)
-    hashed = sum(piece.num_bytes for piece in plan.slices if piece.split is None)
+    return _train_bytes(plan.slices, validation_fraction)
+
+
+def train_bytes_by_source(plan: Plan, validation_fraction: float) -> list[int]:
+    """The same for each source, in the order of the plan."""
+    pieces: list[list[Slice]] = [[] for _ in plan.sources]
+    for piece in plan.slices:
+        pieces[piece.source].append(piece)
+    return [_train_bytes(found, validation_fraction) for found in pieces]
+
+
+def _train_bytes(pieces: Sequence[Slice], validation_fraction: float) -> int:
+    named = sum(piece.num_bytes for piece in pieces if piece.split == TRAIN)
+    hashed = sum(piece.num_bytes for piece in pieces if piece.split is None)
     return named + int(hashed * (1.0 - validation_fraction))
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_training.corpus import TRAIN, VALIDATION, CorpusSettings, Document, SliceReader, make_plan, open_corpus
-from llm_training.errors import ConfigError
+from llm_training.errors import ConfigError, IntegrityError, StorageError
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.storage.durable import json_bytes, make_directory, remove_file, write_bytes
 from llm_training.storage.locks import FileLock
-from llm_training.storage.manifest import MANIFEST_NAME, write_manifest
-from llm_training.tokenizer import DEFAULT_PATTERN, Tokenizer, TokenizerReport, measure_tokenizer, train_tokenizer
+from llm_training.storage.manifest import MANIFEST_NAME, read_manifest, write_manifest
+from llm_training.tokenizer import DEFAULT_PATTERN, Tokenizer, TokenizerReport, measure_tokenizer, require_trainable, train_tokenizer
 
 LOCK_NAME = ".tokenizer.lock"
 REPORT_FILE = "tokenizer_report.json"
@@ -51,6 +51,7 @@ def train_tokenizer_job(
     """
     if not inputs:
         raise ConfigError("no source of text was given", where="--input", remedy="give a file, a folder or a URI")
+    require_trainable(vocab_size, pattern)
     bus = bus or EventBus()
     directory = Path(output)
     make_directory(directory)
@@ -69,10 +70,22 @@ def train_tokenizer_job(
                 notify=lambda line: bus.publish(Notice(message=line, level="warning")),
             )
             report = _measure(tokenizer, reader, time.perf_counter() - began)
+            _tell_replaced(tokenizer, directory, bus)
             _save(tokenizer, report, directory)
             return TokenizerResult(output, report)
         finally:
             reader.close()
+
+
+def _tell_replaced(tokenizer: Tokenizer, directory: Path, bus: EventBus) -> None:
+    """Another tokenizer in the folder goes: what was encoded with it is read by it alone."""
+    try:
+        before = read_manifest(directory).extra.get("fingerprint")
+    except (IntegrityError, StorageError):
+        return  # nothing there, or nothing that can be used
+    if before not in (None, tokenizer.fingerprint):
+        line = f"{directory} held another tokenizer ({str(before)[:8]}), which is replaced: a cache built with it cannot grow without it"
+        bus.publish(Notice(message=line, level="warning"))
 
 
 def _save(tokenizer: Tokenizer, report: TokenizerReport, directory: Path) -> None:

@@ -20,13 +20,13 @@ from llm_training.config.root import Config
 from llm_training.config.show import describe
 from llm_training.errors import ConfigError, MemoryLimitError, StoppedEarly
 from llm_training.events import Event, EventBus, Notice, PlanReady, RunFinished
-from llm_training.jobs import finishing, planning, run_directory
+from llm_training.jobs import finishing, mixture, planning, run_directory
 from llm_training.jobs.context import RunContext
-from llm_training.jobs.datasets import PreparedData, pack_data, scan_data
-from llm_training.jobs.mixture import mixture_of
+from llm_training.jobs.datasets import PreparedData, ScannedData, pack_data, scan_data
 from llm_training.jobs.recorded import recorded_choice, recorded_start
 from llm_training.jobs.session import OpenedSession, open_session
 from llm_training.jobs.starting_point import choose_spec
+from llm_training.jobs.text_amount import train_bytes_by_source
 from llm_training.model.sizes import human_count
 from llm_training.model.spec import ModelSpec
 from llm_training.monitoring.jsonl import MetricsLog
@@ -136,9 +136,7 @@ def _train_on(machine: Machine, config: Config, bus: EventBus, stop: StopFlag, *
     )
     if dry_run:
         bus.publish(Notice(message=_outlook(config, place)))
-        if mixture_of(config.data):
-            bus.publish(Notice(message="weights and caps of sources are counted in tokens: the steps below are without them"))
-        return _only_plan(machine, config, bus, scanned.train_bytes, choice, scanned.name)
+        return _only_plan(machine, config, bus, scanned, choice)
     length = config.cache.sequence_length or choice.sequence_length
     data = pack_data(
         scanned, config, bus, machine.world, stop,
@@ -258,29 +256,34 @@ def _kind(reason: str) -> str:
     return "time-limit" if reason == "time-limit" else "signal"
 
 
-def _only_plan(machine: Machine, config: Config, bus: EventBus, train_bytes: int, choice: Any, name: str) -> RunResult:
+def _only_plan(machine: Machine, config: Config, bus: EventBus, scanned: ScannedData, choice: Any) -> RunResult:
     """The plan from sizes alone: tokens are estimated at four bytes each, nothing is tokenised."""
     spec = choose_spec(config, choice, choice.vocab_size)
     length = config.cache.sequence_length or choice.sequence_length
+    sequences = max(1, scanned.train_bytes // 4 // length)
+    fraction = 0.0 if config.data.validation_sources else config.data.validation_fraction
+    order = mixture.estimated_order(config, train_bytes_by_source(scanned.plan, fraction), sequences, length)
     estimate = planning.estimate_run(
         config,
         spec,
         choice,
-        sequences=max(1, train_bytes // 4 // length),
+        sequences=sequences,
         sequence_length=length,
         peak_flops=machine.peak_flops,
         world_size=machine.world.size,
         device=machine.device,
+        most_samples=None if order is None else order.num_samples,
     )
     lines = planning.describe_plan(
         estimate,
         spec,
         choice,
-        dataset=name,
-        train_bytes=train_bytes,
+        dataset=scanned.name,
+        train_bytes=scanned.train_bytes,
         device=machine.device,
         precision=machine.precision,
         documents=planning.choose_documents(config, spec, length, machine.device, machine.precision),
+        mixture=mixture.describe_mixture(config, estimate.plan, mixture.mixture_of(config.data), order),
     )
     _publish_plan(bus, "dry run", estimate.plan, spec, lines)
     return RunResult("", "planned", 0, plan=planning.as_facts(estimate.plan, spec))

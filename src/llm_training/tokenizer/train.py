@@ -64,13 +64,7 @@ def train_tokenizer(
         ConfigError: a vocabulary size out of range, or an unknown pattern.
         DataError: no text, or too little for this vocabulary; names the achievable size.
     """
-    if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
-        raise ConfigError(
-            f"tokenizer.vocab_size is {vocab_size:,}, the range is {MIN_VOCAB_SIZE} (256 bytes and the separator) to {MAX_VOCAB_SIZE:,}",
-            remedy="4,096 suits a few megabytes of text, 32,768 some gigabytes",
-        )
-    if pattern not in PATTERNS:
-        raise ConfigError(f"there is no pre-tokenizer pattern {pattern!r}", remedy=f"the patterns are {', '.join(PATTERNS)}")
+    require_trainable(vocab_size, pattern)
     sample = sample_pieces(texts, max_training_bytes, progress)
     if not sample:
         raise DataError("there is no text to train a tokenizer on", remedy="check that the sources hold documents")
@@ -82,6 +76,17 @@ def train_tokenizer(
             remedy=f"set tokenizer.vocab_size to {achieved} or less, or give more text",
         )
     return Tokenizer(define(_assemble(merges, pattern), where="trained tokenizer"))
+
+
+def require_trainable(vocab_size: int, pattern: str = DEFAULT_PATTERN) -> None:
+    """Raise ConfigError for a vocabulary size out of range or an unknown pattern: before any text is read."""
+    if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
+        raise ConfigError(
+            f"tokenizer.vocab_size is {vocab_size:,}, the range is {MIN_VOCAB_SIZE} (256 bytes and the separator) to {MAX_VOCAB_SIZE:,}",
+            remedy="4,096 suits a few megabytes of text, 32,768 some gigabytes",
+        )
+    if pattern not in PATTERNS:
+        raise ConfigError(f"there is no pre-tokenizer pattern {pattern!r}", remedy=f"the patterns are {', '.join(PATTERNS)}")
 
 
 def sample_pieces(texts: Iterable[str], max_bytes: int, progress: Progress | None = None) -> list[str]:

@@ -6,11 +6,14 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import orjson
 import pyarrow as pa
 
 from llm_training.errors import DataError
 from llm_training.storage.oserrors import to_storage_error
 
+# In the schema of a table that this program wrote: the column that holds the other fields of each document, as JSON.
+JSON_COLUMN_KEY = b"llm-training.fields"
 _ROWS_AT_ONCE = 256
 _MAX_NAMED_COLUMNS = 8
 
@@ -58,6 +61,20 @@ def rows_of_batch(batch: pa.RecordBatch, columns: Sequence[str], skip: int = 0) 
     values = [_values(batch.column(batch.schema.get_field_index(name)).slice(skip)) for name in columns]
     for row in zip(*values, strict=True):
         yield dict(zip(columns, row, strict=True))
+
+
+def unpacked(rows: Iterator[dict[str, Any]], schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    """Rows with the fields of the JSON column of a prepared table as fields of their own; of other tables as they are."""
+    name = (schema.metadata or {}).get(JSON_COLUMN_KEY, b"").decode(errors="replace")
+    return (_with_fields(row, name) for row in rows) if name in schema.names else rows
+
+
+def _with_fields(row: dict[str, Any], name: str) -> dict[str, Any]:
+    try:
+        fields = orjson.loads(row[name])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return row
+    return {**fields, **{key: value for key, value in row.items() if key != name}} if isinstance(fields, dict) else row
 
 
 def _values(array: pa.Array) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llm_training.corpus.document import CorpusSettings
-from llm_training.corpus.sources.columnar import columnar_errors, rows_of_batch, wanted_columns
+from llm_training.corpus.sources.columnar import columnar_errors, rows_of_batch, unpacked, wanted_columns
 from llm_training.corpus.sources.kinds import SourceFile
 from llm_training.corpus.sources.rows import Row
 from llm_training.corpus.streams import compression_of, open_raw, stamp_of
@@ -52,7 +52,7 @@ class ParquetRows:
                     continue
                 for batch in file.iter_batches(self._batch_rows(group), [number], columns, use_threads=False):
                     if skip < batch.num_rows:
-                        yield from rows_of_batch(batch, columns, skip)
+                        yield from unpacked(rows_of_batch(batch, columns, skip), file.schema_arrow)
                     skip = max(0, skip - batch.num_rows)
 
     def _open(self) -> Any:
