@@ -279,8 +279,8 @@ def test_many_chunks_open_quickly(cache):
     cache.build(1)
     store = cache.store()
     record = store.records["train"][0]
-    store.plan = toy_slices(50_000)
-    store.records["train"] = {number: replace(record, number=number) for number in range(50_000)}
+    store.plan = toy_slices(200_000)
+    store.records["train"] = {number: replace(record, number=number) for number in range(200_000)}
     store.commit()
     # Processor time, not the clock's: other work on the machine is not what is tested.
     began = time.process_time()
