@@ -22,7 +22,10 @@ _PHONE: Final = re.compile(
 )
 _IP4: Final = re.compile(r"(?<![\w.])(?<!version )(?<!Version )\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
 _IP6: Final = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
-_DIGIT: Final = re.compile(r"\d{3}[ .)-]|\+\d")
+# Without these there is no match of the patterns above, which take ten times as long to look for.
+_PHONE_END: Final = re.compile(r"[ .)-]\d{3}[ .-]\d{4}(?![\w-])")
+_PLUS_DIGIT: Final = re.compile(r"\+\d")
+_IP4_MIDDLE: Final = re.compile(r"\d\.\d{1,3}\.\d{1,3}\.\d")
 
 
 def mask(text: str) -> tuple[str, dict[str, int]]:
@@ -31,9 +34,10 @@ def mask(text: str) -> tuple[str, dict[str, int]]:
     if "@" in text:
         text, number = _EMAIL.subn(MASKS["email"], text)
         counts["email masked"] = number
-    if _DIGIT.search(text):
+    if _PHONE_END.search(text) or _PLUS_DIGIT.search(text):
         text, number = _PHONE.subn(MASKS["phone"], text)
         counts["phone masked"] = number
+    if _IP4_MIDDLE.search(text):
         text, counts["ip masked"] = _mask_addresses(text, _IP4)
     if "::" in text or text.count(":") >= 7:
         text, number = _mask_addresses(text, _IP6)
