@@ -395,7 +395,8 @@ def test_pipes_and_links_are_not_waited_for(folder: Path) -> None:
             open_corpus([str(folder / name)], CorpusSettings())
 
 
-def test_large_things_of_the_web_that_are_no_page_are_not_bad(folder: Path) -> None:
+@pytest.mark.parametrize("slice_bytes", [100_000, 1_000], ids=["read", "not-read"])
+def test_large_things_of_the_web_that_are_no_page_are_not_bad(folder: Path, slice_bytes: int) -> None:
     """A picture is passed over whatever its size, and a page that is too long is bad."""
     page = f"<html><body><p>{'many words of a page. ' * 300}</p></body></html>".encode()
     records = [
@@ -406,6 +407,6 @@ def test_large_things_of_the_web_that_are_no_page_are_not_bad(folder: Path) -> N
         warc_record("response", response(b"short text", content_type="text/plain"), 5, WARC_Target_URI="https://a.org/s"),
     ]
     (folder / "x.warc").write_bytes(b"".join(records))
-    limits = {"max_document_bytes": 1_500, "slice_bytes": 100_000}
+    limits = {"max_document_bytes": 1_500, "slice_bytes": slice_bytes}
     report = _reader(folder / "x.warc", skip_bad=True, max_bad_fraction=1.0, **limits).report
     assert report.dropped == {"not a page": 3, "longer than data.max_document_bytes": 1} and report.num_bad == 1

@@ -16,7 +16,7 @@ from llm_training.corpus.sources.connector import ConnectorRows
 from llm_training.corpus.sources.hub import HubRows
 from llm_training.corpus.sources.kinds import ARROW_KIND, CONNECTOR_KIND, FORMATS, HUB_KIND, PARQUET_KIND, SourceFile
 from llm_training.corpus.sources.parquet import ParquetRows
-from llm_training.corpus.sources.record import Cut, Limits, Record, too_long
+from llm_training.corpus.sources.record import START_BYTES, Cut, Limits, Record
 from llm_training.corpus.sources.rows import RowFile, RowSource
 from llm_training.corpus.sources.text import TextFormat, line_boundary
 from llm_training.corpus.split import SINGLE_DOCUMENT_TRAIN_FRACTION
@@ -77,7 +77,8 @@ class ByteFile:
         """See :class:`OpenFile`."""
         size = cut.stop - cut.start
         if size > max(limits.record_bytes, limits.stretch_bytes):
-            return [too_long(first, 0, size, limits)], cut.sha256
+            self._stream.seek(cut.start)
+            return [self.format.oversized(self._stream.read(START_BYTES), first, size, limits)], cut.sha256
         head = b""
         if cut.start and self.format.head_bytes:
             head = self._head(self.format.head_bytes)

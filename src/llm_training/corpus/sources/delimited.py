@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from llm_training.corpus.sources.decoding import NOT_REPLACED, decode, first_bad_byte
 from llm_training.corpus.sources.jsonl import record_of_value
-from llm_training.corpus.sources.record import NEVER_CLOSED, Cut, Limits, Record, too_long
+from llm_training.corpus.sources.record import NEVER_CLOSED, Cut, LimitedFormat, Limits, Record, too_long
 from llm_training.corpus.streams import ByteStream, place_in_words
 from llm_training.errors import DataError
 
@@ -172,7 +172,7 @@ def _open_quote(row: _Row, delimiter: str) -> int | None:
     return None
 
 
-class DelimitedFormat:
+class DelimitedFormat(LimitedFormat):
     """Records that are rows under a header."""
 
     name = "csv"

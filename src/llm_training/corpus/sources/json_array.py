@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from llm_training.corpus.sources.jsonl import parse_record
-from llm_training.corpus.sources.record import Cut, Limits, Record
+from llm_training.corpus.sources.record import Cut, LimitedFormat, Limits, Record
 from llm_training.corpus.streams import ByteStream
 from llm_training.errors import DataError
 
@@ -91,7 +91,7 @@ class _ElementFinder:
             self._start -= num_bytes
 
 
-class JsonArrayFormat:
+class JsonArrayFormat(LimitedFormat):
     """Records that are elements of one array."""
 
     name = "json"

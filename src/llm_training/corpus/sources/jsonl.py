@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import orjson
 
 from llm_training.corpus.sources.decoding import NOT_REPLACED, decode
-from llm_training.corpus.sources.record import Cut, Limits, Record, too_long
+from llm_training.corpus.sources.record import Cut, LimitedFormat, Limits, Record, too_long
 from llm_training.corpus.streams import ByteStream
 
 _SKIP_BYTES = 1 << 20
@@ -102,7 +102,7 @@ def _json_bytes(value: object) -> int:
     return _MAX_METADATA_BYTES + 1
 
 
-class JsonLinesFormat:
+class JsonLinesFormat(LimitedFormat):
     """Records divided by line breaks."""
 
     name = "jsonl"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from llm_training.corpus.sources.decoding import NOT_REPLACED
 from llm_training.corpus.streams import ByteStream
@@ -59,6 +59,10 @@ class Record:
         return bool(self.reason) and self.reason not in HARMLESS_REASONS
 
 
+# So much of a record over the limit is read, to say what it is.
+START_BYTES: Final = 1 << 16
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a format obeys: the aim for a stretch and the longest record held in memory, bytes; which field is the text.
@@ -81,6 +85,14 @@ def too_long(position: int, offset: int, num_bytes: int | None, limits: Limits) 
     return Record(position, offset, reason="longer than data.max_document_bytes", detail=detail)
 
 
+class LimitedFormat:
+    """A format whose records over the limit are all bad."""
+
+    def oversized(self, start: bytes, position: int, num_bytes: int, limits: Limits) -> Record:
+        """See :class:`Format`."""
+        return too_long(position, 0, num_bytes, limits)
+
+
 class Format(Protocol):
     """How bytes hold records."""
 
@@ -94,4 +106,8 @@ class Format(Protocol):
 
     def records(self, data: bytes, first: int, head: bytes, limits: Limits) -> Iterator[Record]:
         """The records of one stretch. ``head``: the start of the file when the stretch is not that, else empty."""
+        ...
+
+    def oversized(self, start: bytes, position: int, num_bytes: int, limits: Limits) -> Record:
+        """The record of a stretch that is over the limit, of which only the first bytes (``START_BYTES``) are read."""
         ...

@@ -13,7 +13,7 @@ import tokenize
 from collections.abc import Callable, Iterator
 
 from llm_training.corpus.sources.decoding import NOT_REPLACED, decode, first_bad_byte
-from llm_training.corpus.sources.record import Cut, Limits, Record
+from llm_training.corpus.sources.record import Cut, LimitedFormat, Limits, Record
 from llm_training.corpus.streams import ByteStream
 
 EncodingOf = Callable[[bytes], str]
@@ -55,7 +55,7 @@ def _reason(error: Exception) -> str:
     return error.reason if isinstance(error, UnicodeEncodeError) else str(error).partition(";")[0]
 
 
-class TextFormat:
+class TextFormat(LimitedFormat):
     """One document in one file."""
 
     is_cuttable = True

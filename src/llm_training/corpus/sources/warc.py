@@ -24,7 +24,9 @@ _SKIP_BYTES = 1 << 20
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
 _HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 _TEXT_TYPES = frozenset({"text/plain"})
+_PAGE_TYPES = _HTML_TYPES | _TEXT_TYPES
 _HTTP_OK = "200"
+_NOT_A_PAGE = "not a page"
 
 
 class _Head(NamedTuple):
@@ -93,6 +95,29 @@ class WarcFormat:
             while data[offset : offset + 1] in (b"\r", b"\n"):
                 offset += 1
 
+    def oversized(self, start: bytes, position: int, num_bytes: int, limits: Limits) -> Record:
+        """See :class:`Format`: a page is too long, a picture or film is none whatever its size."""
+        head = _parse_head(start)
+        if _is_page(head, start[head.num_bytes :]):
+            return too_long(position, 0, num_bytes, limits)
+        return Record(position, reason=_NOT_A_PAGE)
+
+
+def _is_page(head: _Head, content: bytes) -> bool:
+    """Whether a record whose content begins so is one that is read, by what its headers say."""
+    kind = head.fields.get("warc-type", "").lower()
+    if kind == "conversion":
+        return True
+    if kind == "response":
+        status, *lines = _HEADER_END.split(content, 1)[0].decode("latin-1").splitlines() or [""]
+        fields = {name.strip().lower(): value for name, _, value in (line.partition(":") for line in lines)}
+        return status.split()[1:2] == [_HTTP_OK] and _type_of(fields.get("content-type", "")) in _PAGE_TYPES
+    return kind == "resource" and _type_of(head.fields.get("content-type", "")) in _PAGE_TYPES
+
+
+def _type_of(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
 
 def _next_head(stream: ByteStream, stop: int | None) -> _Head | None:
     """The header at the stream's place, which stays there; None at the end."""
@@ -147,7 +172,7 @@ def _oversized(stream: ByteStream, position: int, head: _Head) -> Cut:
 def _record(head: _Head, raw: bytes, content: bytes, limits: Limits) -> Record:
     read = _READERS.get(head.fields.get("warc-type", "").lower())
     if read is None:
-        return Record(0, reason="not a page")
+        return Record(0, reason=_NOT_A_PAGE)
     return read(head, raw, content, limits)
 
 
@@ -179,7 +204,7 @@ def _read_response(head: _Head, raw: bytes, _content: bytes, limits: Limits) -> 
         record: Any = next(iter(ArchiveIterator(io.BytesIO(raw), parse_http=True, auto_decode="all", stream_detect=False)), None)
         headers = record.http_headers if record is not None else None
         if record is None or headers is None or str(headers.status_code) != _HTTP_OK:
-            return Record(0, reason="not a page")
+            return Record(0, reason=_NOT_A_PAGE)
         content_type, charset = record.http_content_type or "", record.http_charset
         content = record.reader.read(limits.record_bytes + 1)
     except (ValueError, OSError, EOFError) as error:
@@ -188,10 +213,9 @@ def _read_response(head: _Head, raw: bytes, _content: bytes, limits: Limits) -> 
 
 
 def _page_record(head: _Head, content: bytes, content_type: str, charset: str | None, limits: Limits) -> Record:
-    kind, _, parameters = content_type.partition(";")
-    kind = kind.strip().lower()
-    if kind not in _HTML_TYPES | _TEXT_TYPES:
-        return Record(0, reason="not a page")
+    kind, parameters = _type_of(content_type), content_type.partition(";")[2]
+    if kind not in _PAGE_TYPES:
+        return Record(0, reason=_NOT_A_PAGE)
     if len(content) > limits.record_bytes:
         return too_long(0, 0, None, limits)
     named = re.search(r"charset=[\"']?([\w.:-]+)", parameters)
