@@ -21,7 +21,6 @@ from llm_training.cleaning import Cleaner, CleaningSettings, TextView, mask, nor
 from llm_training.cleaning.html import is_html
 from llm_training.cleaning.language import judge_language
 from llm_training.cleaning.shingles import band_keys, content_key, shingles
-from llm_training.cleaning.wrapping import judged_form
 from llm_training.corpus import CorpusSettings, SliceReader, make_plan, open_corpus
 from llm_training.events import EventBus
 from llm_training.jobs.clean_corpus import CleanedCorpus, CleaningPlan, clean_corpus
@@ -94,9 +93,10 @@ def _steps(corpus: Any, plan: Any) -> tuple[dict[str, float], float]:
     for text in texts:
         text = timed("normalise", lambda: normalise(text))[0]  # noqa: B023
         timed("html", lambda: is_html(text))  # noqa: B023
-        view = TextView(timed("paragraphs", lambda: judged_form(text)))  # noqa: B023
+        view = TextView(text)
         timed("language", lambda: judge_language(text, languages, 0.65))  # noqa: B023
         timed("words", lambda: (view.words, view.lines))  # noqa: B023
+        timed("paragraphs", lambda: view.paragraphs)  # noqa: B023
         for step in ("gopher", "repetition", "c4", "fineweb"):
             timed(step, lambda: rules[step](view))  # noqa: B023
         timed("score", lambda: quality_score(view))  # noqa: B023

@@ -34,10 +34,9 @@ class C4Quality:
 
     def judge(self, view: TextView) -> Verdict | None:
         """The first rule that the text breaks."""
-        rate = self.max_curly_brackets_per_word
-        return self.filter(view.text, max_curly_brackets=int(rate * len(view.words)) if rate else 0)[1]
+        return self.filter(view.text)[1]
 
-    def filter(self, text: str, *, max_curly_brackets: int = 0) -> tuple[str, Verdict | None]:
+    def filter(self, text: str) -> tuple[str, Verdict | None]:
         """The lines that remain, and the verdict on the page."""
         sentences = curly_brackets = 0
         kept: list[str] = []
@@ -58,9 +57,8 @@ class C4Quality:
                 continue
             if "{" in line:
                 curly_brackets += line.count("{")
-                if curly_brackets > max_curly_brackets:
+                if self._are_too_many(curly_brackets, text):
                     return text, Verdict(STEP, "curly_bracket")
-                continue
             if _POLICY.search(lowered):
                 continue
             if sentences < self.min_sentences:
@@ -69,6 +67,10 @@ class C4Quality:
         if sentences < self.min_sentences:
             return text, Verdict(STEP, "too_few_sentences", f"{sentences}, at least {self.min_sentences}")
         return "\n".join(kept).strip(), None
+
+    def _are_too_many(self, curly_brackets: int, text: str) -> bool:
+        rate = self.max_curly_brackets_per_word
+        return rate == 0 or (rate > 0 and curly_brackets > rate * len(text.split()))
 
     def _is_line(self, line: str) -> bool:
         if self.max_word_length == -1 or len(line) <= self.max_word_length:

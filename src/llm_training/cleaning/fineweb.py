@@ -11,13 +11,18 @@ from typing import Final
 from llm_training.cleaning.characters import TERMINAL_PUNCTUATION
 from llm_training.cleaning.gopher import duplicate_pieces
 from llm_training.cleaning.outcome import TextView, Verdict
+from llm_training.cleaning.words import line_list
 
 STEP: Final = "fineweb"
 
 
 @dataclass(frozen=True)
 class FineWebQuality:
-    """Bounds, as shares of the lines, characters or words. ``excludes_zero``: no line with punctuation at all is no fault."""
+    """Bounds, as shares of the lines, characters or words.
+
+    ``excludes_zero``: no line with punctuation at all is no fault. ``judges_paragraphs``: a paragraph of hard-wrapped text counts as a
+    line, as it does not in the published rules.
+    """
 
     min_punctuated_line_fraction: float = 0.12
     max_short_line_fraction: float = 0.67
@@ -25,10 +30,12 @@ class FineWebQuality:
     max_duplicate_character_fraction: float = 0.01
     max_line_feeds_per_word: float = 0.3
     excludes_zero: bool = False
+    judges_paragraphs: bool = False
 
     def judge(self, view: TextView) -> Verdict | None:
         """The first rule that the text breaks."""
-        lines = view.lines
+        text = view.paragraphs if self.judges_paragraphs else view.text
+        lines = view.lines if text is view.text else line_list(text)
         if not lines:
             return Verdict(STEP, "empty")
         share = punctuated_fraction(lines)
@@ -37,8 +44,8 @@ class FineWebQuality:
         share = short_fraction(lines, self.short_line_characters)
         if share > self.max_short_line_fraction:
             return Verdict(STEP, "short_line_ratio", f"{share:.3f} of lines, at most {self.max_short_line_fraction}")
-        line_feeds = view.text.count("\n")
-        share = duplicate_pieces(lines)[1] / (len(view.text) - line_feeds)
+        line_feeds = text.count("\n")
+        share = duplicate_pieces(lines)[1] / (len(text) - line_feeds)
         if share > self.max_duplicate_character_fraction:
             return Verdict(STEP, "char_dup_ratio", f"{share:.3f} of characters, at most {self.max_duplicate_character_fraction}")
         if (share := line_feeds / len(view.words)) > self.max_line_feeds_per_word:

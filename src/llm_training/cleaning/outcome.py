@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Final, NamedTuple
 
 from llm_training.cleaning.words import WordTable, line_list
+from llm_training.cleaning.wrapping import paragraph_form
 
 
 class Verdict(NamedTuple):
@@ -76,3 +77,8 @@ class TextView:
     def lines(self) -> list[str]:
         """Lines between line feeds that hold more than white space."""
         return line_list(self.text)
+
+    @cached_property
+    def paragraphs(self) -> str:
+        """The text with each paragraph on a line, where it is hard-wrapped."""
+        return paragraph_form(self.text)

@@ -1,49 +1,53 @@
-"""The form of a text that rules judge: paragraphs on lines of their own, without white space at the ends of lines.
+"""The form of a text in which lines are paragraphs, for rules that mean paragraphs when they say lines.
 
-Rules about lines mean paragraphs: how many end a sentence, how long they are, which are repeated. In a hard-wrapped text (books of
-Project Gutenberg, mail, plain-text files) a line ends where the next word had no room, and in others each ends in a space. The
-document itself keeps its lines.
+In a hard-wrapped text (books of Project Gutenberg, mail, plain-text files) a line ends where the next word had no room, and in
+others each line ends in a space. The document itself keeps its lines.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
-_LINE_ENDS: Final = re.compile(r"[ \t]+$", re.MULTILINE)
+import numpy as np
+
 # Widths at which text is wrapped, characters.
 _WIDTHS: Final = range(40, 121)
 _WIDTH_QUANTILE: Final = 0.95
 _LEAST_LINES: Final = 8
-# Share of lines within paragraphs that end because the next word had no room: 0.8 to 1 in books, up to 0.5 in verse and lists.
+# Share of lines within paragraphs that have no room for the next word: 0.8 to 1 in books, 0.2 to 0.5 in most verse.
 _FULL_FRACTION: Final = 0.7
+# Lines with room for each that would have it if the words that begin lines were dealt out at random: 0.1 to 0.7 in books, about 1 where
+# lines end for another reason (verse, code), as the next word then makes no difference. Where all lines are equally long there is nothing
+# to be seen.
+_BY_CHANCE: Final = 0.8
 
 
-def judged_form(text: str) -> str:
-    """The text as rules look at it; the text itself when nothing is to be done."""
-    if " \n" in text or "\t\n" in text:
-        text = _LINE_ENDS.sub("", text)
+def paragraph_form(text: str) -> str:
+    """The text without white space at line ends, hard-wrapped lines joined; the text itself when nothing is to be done."""
+    if "\n" not in text:
+        return text
     lines = text.split("\n")
-    lengths = sorted(len(line) for line in lines if line and not line.isspace())
-    if len(lengths) < _LEAST_LINES:
+    if " \n" in text or "\t\n" in text:
+        lines = [line.rstrip(" \t") for line in lines]
+        text = "\n".join(lines)
+    lengths = sorted(len(line) for line in lines if line)
+    if len(lengths) < _LEAST_LINES or (width := lengths[int(_WIDTH_QUANTILE * (len(lengths) - 1))]) not in _WIDTHS:
         return text
-    width = lengths[int(_WIDTH_QUANTILE * (len(lengths) - 1))]
-    if width not in _WIDTHS:
-        return text
-    joins, num_inner = _full_lines(lines, width)
-    if not joins or len(joins) < _FULL_FRACTION * num_inner:
-        return text
-    return "".join(f"{line} " if number in joins else f"{line}\n" for number, line in enumerate(lines))
+    full = _wrapped_lines(lines, width)
+    return "".join(f"{line} " if number in full else f"{line}\n" for number, line in enumerate(lines)) if full else text
 
 
-def _full_lines(lines: list[str], width: int) -> tuple[set[int], int]:
-    """Lines whose next line begins with a word for which they had no room, and the number of lines that have a next one."""
-    full: set[int] = set()
-    num_inner = 0
-    for number in range(len(lines) - 1):
-        following = lines[number + 1].split(None, 1)
-        if following and lines[number]:
-            num_inner += 1
-            if len(lines[number]) + len(following[0]) >= width - 1:
-                full.add(number)
-    return full, num_inner
+def _wrapped_lines(lines: list[str], width: int) -> frozenset[int]:
+    """Numbers of the lines that end because the first word of the next had no room; none unless that is why lines end here."""
+    firsts = [line.split(None, 1)[:1] for line in lines]
+    inner = [number for number in range(len(lines) - 1) if lines[number] and firsts[number + 1]]
+    if not inner:
+        return frozenset()
+    room = width - 1 - np.array([len(lines[number]) for number in inner])
+    words = np.array([len(firsts[number + 1][0]) for number in inner])
+    has_room = words < room
+    by_chance = np.searchsorted(np.sort(words), room).sum() / len(inner)
+    most = min((1 - _FULL_FRACTION) * len(inner), _BY_CHANCE * by_chance)
+    if by_chance == 0 or has_room.sum() > most:
+        return frozenset()
+    return frozenset(np.array(inner)[~has_room].tolist())
