@@ -16,8 +16,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from llm_training.cache.ahead import ReadAhead
 from llm_training.cache.batch import Batch
 from llm_training.cache.order import RowOrder
@@ -123,10 +121,9 @@ class BatchLoader:
         ahead = self._ahead
         if ahead is not None:
             ahead.at(start)
-        starts = range(start, start + num_steps * self._global_batch, self._global_batch)
-        rows = [self._order.rows(first + self._share.first, first + self._share.last) for first in starts]
-        batch = self._dataset.rows(np.concatenate(rows))
-        return [batch.part(first, first + size) for first in range(0, num_steps * size, size)] if size else [batch] * num_steps
+        steps = self._order.rows(start, start + num_steps * self._global_batch).reshape(num_steps, self._global_batch)
+        batch = self._dataset.rows(steps[:, self._share.first : self._share.last].reshape(-1))
+        return [batch.part(number * size, (number + 1) * size) for number in range(num_steps)]
 
     def _take(self, step: int) -> Batch:
         if self._worker is None or self._worker.next_step != step:
@@ -144,7 +141,8 @@ class BatchLoader:
 class _Worker:
     """A thread that reads consecutive steps into a bounded buffer: first one step, then twice as many each time.
 
-    ``read(step, n)`` gives the batches of at least one and at most ``n`` steps.
+    ``read(step, n)`` gives the batches of at least one and at most ``n`` steps. The next are read when ``capacity`` steps are left, or half
+    of those that were read together, so that reading has as long as it takes to use them.
     """
 
     def __init__(self, read: Callable[[int, int], list[Batch]], first_step: int, capacity: int) -> None:
@@ -184,7 +182,8 @@ class _Worker:
                 with self._changed:
                     self._ready.extend(batches)
                     self._changed.notify_all()
-                    self._changed.wait_for(lambda: len(self._ready) < self._capacity or self._is_stopping)
+                    enough = max(self._capacity, -(-len(batches) // 2))
+                    self._changed.wait_for(lambda: len(self._ready) < enough or self._is_stopping)  # noqa: B023 - called before it changes
                     if self._is_stopping:
                         return
                 step += len(batches)
@@ -200,6 +199,6 @@ class _Worker:
             return self._read(step, num_steps)
         except Exception:
             # The steps before the one whose rows cannot be read are still to be had.
-            if num_steps == 1:
+            if num_steps == 1 or self._is_stopping:
                 raise
         return self._read(step, 1)
