@@ -109,6 +109,19 @@ def test_auto_keeps_what_the_start_recorded(folder: Path, source: Path, monkeypa
     assert chain.links | rest.links == expected.links
 
 
+def test_auto_keeps_what_a_checkpoint_of_another_run_was_trained_with(folder: Path, source: Path) -> None:
+    """Rows of 1,024 tokens, where auto would keep documents apart; the checkpoint was trained across them."""
+    changes = {"cache.sequence_length": 1_024, "training.gradient_accumulation_steps": 1, "training.max_steps": 4}
+    expected = run_chain(config_in(folder, source, "all-across", "false", **changes))
+    with recorded_steps() as chain, pytest.raises(StoppedEarly):
+        train(config_in(folder, source, "begun-across", "false", **changes), bus=stop_at(2))
+    checkpoint = folder / "begun-across" / "checkpoints" / "latest"
+    with recorded_steps() as rest:
+        train(config_in(folder, source, "elsewhere", "auto", **changes, **{"training.resume": str(checkpoint)}))
+    assert chain.links | rest.links == expected.links
+    assert start_record(folder, "elsewhere")["document_attention"] is False
+
+
 def test_two_ranks_reach_the_same_loss(folder: Path, source: Path) -> None:
     changes = {"training.global_batch_tokens": 8 * 32, "training.batch_size": 4, "training.gradient_accumulation_steps": None}
     one = run_one(training(lambda _: config_in(folder, source, "one-rank", "true", **changes)))

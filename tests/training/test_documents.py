@@ -20,6 +20,7 @@ from llm_training.training.documents import choose_document_attention
         ("auto", "cpu", "best_fit", "split", None, False, "unless documents turn out shorter"),
         ("auto", "cpu", "best_fit", "split", 0.9, False, "longer than rows"),
         ("auto", "cpu", "best_fit", "split", 1.5, True, "1.5 documents for each row"),
+        ("auto", "cpu", "best_fit", "sdpa", 5.0, False, "no kernel skips documents on this cpu device"),
         ("auto", "cpu", "none", "split", 1.0, False, "one document"),
         ("auto", "mps", "greedy", "sdpa", 5.0, False, "no kernel"),
     ],

@@ -39,6 +39,7 @@ from llm_training.storage.append import JsonlAppender, read_jsonl
 from llm_training.training.build import build_optimizer, build_stepper
 from llm_training.training.compiling import choose_compile
 from llm_training.training.decisions import Decisions
+from llm_training.training.documents import DocumentChoice
 from llm_training.training.guard import Guard, LossScale
 from llm_training.training.loop import Session
 from llm_training.training.pacing import Pacer
@@ -133,7 +134,7 @@ def open_session(context: RunContext, *, peak_flops: float, waited_seconds: floa
     planning.probe_kernels(
         config, choose_spec(config, context.choice, context.data.tokenizer.vocab_size), context.device, context.precision
     )
-    start = _decide_start(context, decisions, peak_flops=peak_flops, waited_seconds=waited_seconds)
+    start = _decide_start(context, decisions, restored, peak_flops=peak_flops, waited_seconds=waited_seconds)
     device, precision = context.device, Precision(start["precision"], context.precision.reason)
     spec = choose_spec(config, context.choice, context.data.tokenizer.vocab_size)
     batching = planning.choose_batching(
@@ -233,7 +234,9 @@ def _find_checkpoint(context: RunContext, store: CheckpointStore) -> CheckpointR
     return ref
 
 
-def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: float, waited_seconds: float) -> Mapping[str, Any]:
+def _decide_start(
+    context: RunContext, decisions: Decisions, restored: checkpointing.Restored | None, *, peak_flops: float, waited_seconds: float
+) -> Mapping[str, Any]:
     """The choices of step 0, from the record or new: batch, precision, compile, provisional plan."""
 
     data, training = context.data, context.config.training
@@ -258,6 +261,8 @@ def _decide_start(context: RunContext, decisions: Decisions, *, peak_flops: floa
         documents = planning.choose_documents(
             context.config, spec, data.sequence_length, context.device, context.precision, data.view.stats
         )
+        if restored is not None and context.config.cache.document_attention == "auto":
+            documents = DocumentChoice(bool(restored.recorded_facts.get("document_attention")), "as the checkpoint was trained")
         compiled = choose_compile(context.config.training.compile, context.device, estimate.seconds)
         budget = planning.budget_seconds(context.config.training)
         return {

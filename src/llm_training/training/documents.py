@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from llm_training.runtime.device import Device
 
 UNPACKED = "none"
+# Torch's fused kernel with a mask of all pairs: it takes longer with documents than without.
+WITH_MASK = "sdpa"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ def choose_document_attention(
 ) -> DocumentChoice:
     """Resolve ``auto``.
 
-    On a CPU it costs a few percent of the speed at most and brings the more the more documents share a row
+    On a CPU its own kernels cost a few percent of the speed at most, and it brings the more the more documents share a row
     (benchmarks/results/document_attention.json): so it is on where documents are shorter than rows.
 
     Args:
@@ -43,7 +45,7 @@ def choose_document_attention(
         return DocumentChoice(False, "each row holds one document")
     if device.kind == "cuda" and kernel == "flex":
         return DocumentChoice(True, "FlexAttention skips what documents do not share")
-    if device.kind == "cpu":
+    if device.kind == "cpu" and kernel != WITH_MASK:
         if documents_per_row is None:
             return DocumentChoice(False, "unless documents turn out shorter than rows")
         count = f"{documents_per_row:.1f} documents for each row"
