@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.end_to_end.tiny import tiny_config, write_corpus
 from llm_training.cache.store import LeftOut
 from llm_training.config.root import Config
 from llm_training.corpus import SliceReader
-from llm_training.errors import DataError, IntegrityError
+from llm_training.errors import ConfigError, DataError, IntegrityError
 from llm_training.events import Event, EventBus, Notice
 from llm_training.jobs import cache, datasets
 from llm_training.jobs.cache_check import check_cache
@@ -64,12 +65,31 @@ def test_verify_lists_damaged_row_plans_of_every_length_and_inverse_rebuilds_the
     for path in (*plans[0][:2], plans[1][0]):
         assert str(path) in str(refused.value)
     assert state(tmp_path / "cache") == damaged
-    for each in (config, longer):
-        cache.build(each, mode="inverse")
+    repaired = [cache.build(each, mode="inverse").repaired for each in (config, longer)]
+    assert [[str(path) in line for path, line in zip(plans[0][:2], repaired[0], strict=True)], len(repaired[1])] == [[True, True], 1]
     assert {path: content for path, (_, content) in state(tmp_path / "cache").items() if path.endswith(".arrow")} == {
         path: content for path, (_, content) in whole.items() if path.endswith(".arrow")
     }
     assert cache.build(config, verify=True).verified
+
+
+def test_a_cache_keeps_its_compression_where_none_is_asked_for(tmp_path: Path, source: Path) -> None:
+    packed = cache.build(configured(tmp_path, source, **{"cache.compression": "zstd"}))
+    again = cache.build(configured(tmp_path, source), mode="inverse")
+    assert again.built == () and "(zstd)" in "\n".join(again.lines())
+    assert "(zstd)" in "\n".join(cache.build(configured(tmp_path, source), force_rebuild=True).lines())
+    with pytest.raises(ConfigError, match=r"compressed with zstd, lz4 was asked for; .*--compression zstd"):
+        cache.build(configured(tmp_path, source, **{"cache.compression": "lz4"}))
+    assert packed.directory == again.directory
+    fresh = configured(tmp_path / "new", source)
+    assert "(lz4)" in "\n".join(cache.build(fresh).lines())
+
+
+def test_tokens_that_no_row_holds_are_counted(tmp_path: Path, source: Path) -> None:
+    report = cache.build(configured(tmp_path, source, **{"cache.packing_strategy": "none"}))
+    (rows,) = [line for line in report.lines() if line.startswith("rows of")]
+    found = re.search(r", ([\d,]+) tokens \(([\d.]+)%\) left out of the rows$", rows)
+    assert found and int(found.group(1).replace(",", "")) > 0 and 0 < float(found.group(2)) < 100
 
 
 def test_verify_lists_damaged_chunks_and_views(tmp_path: Path, source: Path) -> None:

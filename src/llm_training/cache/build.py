@@ -95,6 +95,7 @@ def build_store(
     open_source: OpenSource,
     *,
     mode: str = "normal",
+    max_chunks: int | None = None,
     workers: int = 1,
     threads: int = 1,
     engine: Engine = "local",
@@ -113,6 +114,7 @@ def build_store(
         mode: ``normal`` builds slices without a chunk of the right size, and needs no lock where there are none; ``inverse``
             also checks the content of all others and rebuilds the damaged; ``force_rebuild`` builds all anew beside the old
             store and then swaps.
+        max_chunks: build so many of the slices that are due, the first ones; None builds all.
         workers: processes; 1 builds in this one. On a Ray cluster: actors; 0 takes one for each CPU.
         threads: of this process, where it builds itself.
         engine: where chunks are built.
@@ -131,7 +133,7 @@ def build_store(
     if mode not in MODES:
         raise ConfigError(f"unknown build mode {mode!r}", remedy=f"choose one of {', '.join(MODES)}")
     check_compression(settings.compression)
-    build = _Build(settings, slices, open_source, workers, threads, engine, progress, notify, should_stop)
+    build = _Build(settings, slices, open_source, max_chunks, workers, threads, engine, progress, notify, should_stop)
     whole = build.of_whole(directory) if mode == "normal" else None
     if whole is not None and not lock_of(directory).exists():
         return whole
@@ -166,6 +168,7 @@ class _Build:
     settings: StoreSettings
     slices: Sequence[Any]
     open_source: OpenSource
+    max_chunks: int | None
     workers: int
     threads: int
     engine: Engine
@@ -204,7 +207,7 @@ class _Build:
         for problem in damaged:
             del store.records[problem.split][problem.number]
         due = store.unbuilt()
-        built = self._build_chunks(store, due) if due else {}
+        built = self._build_chunks(store, due[: self.max_chunks]) if due else {}
         store.commit()
         crash_point("cache.after_commit")
         records = [record for entry in built.values() for record in entry.records.values()]
@@ -274,7 +277,9 @@ def _require_same(store: ChunkStore, settings: StoreSettings) -> None:
     store.require_tokenizer(settings.tokenizer)
     if store.settings.compression != settings.compression:
         what = f"the cache is compressed with {store.settings.compression}, {settings.compression} was asked for"
-        raise ConfigError(what, where=where, remedy="keep its compression, or build with --force-rebuild")
+        raise ConfigError(
+            what, where=where, remedy=f"keep its compression (--compression {store.settings.compression}), or build with --force-rebuild"
+        )
 
 
 @dataclass(frozen=True)

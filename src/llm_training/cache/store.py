@@ -124,6 +124,13 @@ def planned_slices(directory: Path) -> list[Any]:
     return parse_content(path, lambda: list(plan["slices"]))
 
 
+def recorded_compression(directory: Path) -> str | None:
+    """How the chunks of the store ``directory`` are compressed; None when there is no store that can be read."""
+    with suppress(IntegrityError, StorageError, KeyError, TypeError):
+        return str(read_sealed(settled(directory) / METADATA_NAME, _METADATA_KIND, VERSION)["settings"]["compression"])
+    return None
+
+
 class ChunkStore:
     """A store on disk. Holds no open files; many may read while one process (which holds the lock) builds."""
 
@@ -355,8 +362,8 @@ class ChunkStore:
         return [number for number in range(len(self.plan)) if any(number not in self.records[split] for split in self.splits_of(number))]
 
     def strangers(self) -> list[Path]:
-        """Chunk-like files that no record knows: ignored by every reader, worth a warning."""
-        known = {self.path(split, number) for split, records in self.records.items() for number in records}
+        """Chunk-like files of no slice of the plan: ignored by every reader, worth a warning. (A stopped build may have been ahead.)"""
+        known = {self.path(split, number) for number in range(len(self.plan)) for split in self.splits_of(number)}
         found = [*self.directory.glob("chunk_*.arrow"), *(self.directory / VALIDATION).glob("chunk_*.arrow")]
         return sorted(set(found) - known)
 

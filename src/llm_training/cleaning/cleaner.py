@@ -23,6 +23,8 @@ from llm_training.cleaning.stop_words import stop_words_of
 from llm_training.errors import ConfigError
 from llm_training.pages import extract_page
 
+# Raised when the same settings come to judge a text otherwise: caches of cleaned text belong to it.
+RULES_VERSION: Final = 2
 LENGTH: Final = "length"
 # The change of a page that was reduced to its content.
 EXTRACTED: Final = "html extracted"

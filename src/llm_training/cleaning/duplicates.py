@@ -1,7 +1,7 @@
 """Which documents repeat others, over any number of documents.
 
 Documents are numbered. Their keys lie wherever the caller keeps them and come row by row: a row is one key of every document, of
-which only a part is asked for at a time, so memory is bounded: 16 bytes for each document in hand, 9 for each of all, and 16 for
+which only a part is asked for at a time, so memory is bounded: 16 bytes for each document in hand, 10 for each of all, and 16 for
 each pair to compare. Of equal documents the first stays, of similar ones that with the most copies. A document goes only when it
 repeats one that stays: no cluster vanishes, and none is chained together by pairs that are not alike.
 """

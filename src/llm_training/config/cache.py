@@ -29,7 +29,9 @@ class CacheConfig(Section):
         DocumentAttention,
         Field(description="attention stays inside a document, positions restart; auto: where it pays, see docs/training.md"),
     ] = "auto"
-    compression: Annotated[Compression, Field(description="compression of the chunks")] = "lz4"
+    compression: Annotated[
+        Compression | None, Field(description="compression of the chunks; empty: that of the cache, lz4 for a new one")
+    ] = None
     chunk_bytes: Annotated[int, Field(ge=10_000, le=2**31 - 1, description="text per chunk, bytes")] = 8_388_608
     workers: Annotated[
         int,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,10 +122,12 @@ def build(
         chosen = "force_rebuild" if force_rebuild else mode
         result = datasets.build_cache(scanned, config, tokenizer, directory, identity, bus, stop, mode=chosen, max_chunks=max_chunks)
         store = ChunkStore.open(store_directory(cache, identity))
+        damaged = _damaged_plans(cache, store, choice.sequence_length, config.cache.packing_strategy) if mode == "inverse" else []
         view = build_view(cache, store, choice.sequence_length, config.cache.packing_strategy, check_content=mode == "inverse")
         update_registry(cache)
         sent = _publish(config, store, tokenizer, scanned.plan, publish, bus) if publish else ""
-    return replace(_report(store, view, result), published=sent)
+    report = _report(store, view, result)
+    return replace(report, repaired=(*report.repaired, *damaged), published=sent)
 
 
 def _publish(config: Config, store: ChunkStore, tokenizer: Tokenizer, plan: Plan, url: str, bus: EventBus) -> str:
@@ -175,6 +178,16 @@ def _view_directories(cache: Path, dataset: str) -> list[Path]:
     names = {dataset, *(f"{dataset}.{strategy}" for strategy in STRATEGIES)}
     found = (path.parent for path in (cache / VIEWS_DIRECTORY).glob(f"[0-9]*/*/{METADATA_NAME}"))
     return sorted(path for path in found if path.name in names)
+
+
+def _damaged_plans(cache: Path, store: ChunkStore, sequence_length: int, strategy: str) -> list[str]:
+    """What is wrong with the row plans of one view, as far as it can be opened at all."""
+    for directory in _view_directories(cache, store.settings.dataset):
+        with suppress(IntegrityError):
+            view = PackedView.open(directory)
+            if (view.settings.sequence_length, view.settings.strategy) == (sequence_length, strategy):
+                return view.problems()
+    return []
 
 
 def _require_whole(cache: Path, store: ChunkStore, sequence_length: int, strategy: str) -> PackedView | None:

@@ -191,6 +191,7 @@ def clean_corpus(
     due = [files.number for files in all_files if not files.account.exists()]
     total = plan.num_bytes
     done = total - sum(sum(span.num_bytes for span in plan.slices[number].spans) for number in due)
+    bus.publish(Progress(task="Cleaning", done=done, total=total, unit="B"))
     with contextlib.closing(_run(job, due, workers, engine, total, bus)) as results:
         for _, num_bytes in results:
             done += num_bytes
@@ -367,7 +368,9 @@ class _Names:
 def _document(record: dict[str, Any]) -> Document:
     metadata = record["metadata"]
     if record["score"] is not None:  # a field of the source stays, and one of this score from an earlier preparation needs no other
-        name = "quality" if metadata.get("quality", record["score"]) == record["score"] else "quality_score"
+        before = metadata.get("quality")
+        is_own = "quality" not in metadata or (isinstance(before, float) and before == record["score"])
+        name = "quality" if is_own else "quality_score"
         metadata = {**metadata, name: record["score"]}
     return Document(
         record["id"],

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from llm_training.cache.store import LeftOut
-from llm_training.cleaning import Cleaner, CleaningSettings
+from llm_training.cleaning import RULES_VERSION, Cleaner, CleaningSettings
 from llm_training.config.data import DataConfig
 from llm_training.corpus import Document, ReadReport, SliceReader
 from llm_training.errors import ConfigError
@@ -27,7 +27,7 @@ class CleanReading:
 
     def identity(self) -> list[Any]:
         """What names it in the identity of a cache; empty for no cleaning."""
-        return [] if self.settings is None else [plain_values(asdict(self.settings))]
+        return [] if self.settings is None else [RULES_VERSION, plain_values(asdict(self.settings))]
 
     def opened(self) -> Callable[[Iterator[Document]], Iterator[Document]]:
         """A function from documents to those that stay, as they are then. Raises ConfigError for a missing library."""

@@ -59,7 +59,7 @@ class SliceFiles:
 
     @property
     def keys(self) -> Path:
-        """uint64 [2 + bands + 2, documents]: content key, bands, offset in ``kept``, place in SPLIT_ORDER, standing."""
+        """uint64 [2 + bands + 3, documents]: content key, bands, offset in ``kept``, place in SPLIT_ORDER, standing."""
         return self._named("keys")
 
     @property

@@ -18,8 +18,9 @@ from llm_training.cache.build import BuildProgress, build_store
 from llm_training.cache.catalog import Identity, make_identity, store_directory, update_registry
 from llm_training.cache.held_out import held_out_documents
 from llm_training.cache.mixture import Part
+from llm_training.cache.packing import PackingStats
 from llm_training.cache.sealed import digest
-from llm_training.cache.store import TRAIN, ChunkStore, StoreSettings
+from llm_training.cache.store import TRAIN, ChunkStore, StoreSettings, recorded_compression
 from llm_training.cache.store import VALIDATION as HELD_OUT
 from llm_training.cache.view import PackedView, ViewSettings, build_view, view_directory
 from llm_training.checkpoint.layout import STATE_FILE
@@ -64,6 +65,7 @@ TOKENIZERS_DIRECTORY = "tokenizers"
 # packs 80 MB and 800 MB faster than two, in a third of the memory (benchmarks/results/tokenize_and_pack.json, flat_memory.json).
 BYTES_WORTH_A_PROCESS = 1_000_000_000
 BUILDER_THREADS = 2
+DEFAULT_COMPRESSION = "lz4"
 
 
 @dataclass(frozen=True)
@@ -304,13 +306,14 @@ def build_cache(
     *, mode: str = "normal", max_chunks: int | None = None,
 ) -> Any:  # fmt: skip
     """Build the chunks of a store that are missing, at most ``max_chunks``; see cache/build.py for the modes and what is raised."""
+    directory_of_store = store_directory(Path(config.cache.dir), identity)
     settings = StoreSettings(
         dataset=identity.name,
         fingerprint=identity.fingerprint,
         tokenizer=tokenizer.fingerprint,
         vocab_size=tokenizer.vocab_size,
         separator_id=tokenizer.separator_id,
-        compression=config.cache.compression,
+        compression=config.cache.compression or recorded_compression(directory_of_store) or DEFAULT_COMPRESSION,
     )
     file = PlanFile(scanned.corpus, config)
     if mode == "force_rebuild":
@@ -320,11 +323,7 @@ def build_cache(
         plan = _newest(scanned, file)
     total = plan.num_bytes
 
-    done_chunks = 0
-
     def report(progress: BuildProgress) -> None:
-        nonlocal done_chunks
-        done_chunks = progress.done_chunks
         bus.publish(Progress(task="Tokenise and pack", done=progress.done_chunks, total=progress.due_chunks, unit="chunks"))
 
     engine = config.data.engine
@@ -332,18 +331,19 @@ def build_cache(
     encoder = tokenizer if engine == "local" and workers == 1 else directory
     open_source = functools.partial(_open_for_build, scanned.corpus, plan, encoder, clean_reading(config.data))
     result = build_store(
-        store_directory(Path(config.cache.dir), identity),
+        directory_of_store,
         settings,
         plain_slices(plan),
         open_source,
         mode=mode,
+        max_chunks=max_chunks,
         workers=workers,
         # What can only be read forward would be read once by each.
         threads=min(BUILDER_THREADS, usable_cores()) if all(file.is_seekable for file in scanned.corpus.files) else 1,
         engine=engine,
         progress=report,
         notify=lambda line: bus.publish(Notice(message=f"building the cache with {line}")),
-        should_stop=lambda: bool(stop) or done_chunks == max_chunks,
+        should_stop=lambda: bool(stop),
     )
     if mode == "force_rebuild" and result.is_complete:
         crash_point("cache.before_plan")
@@ -355,7 +355,7 @@ def build_cache(
     tell_replaced(sum(entry.num_replaced for entry in result.left_out), first, scanned.corpus, bus)
     if not result.is_complete and stop:
         raise StoppedEarly(f"stopped by {stop.reason} while packing", remedy="the same command builds on from here")
-    require_few_bad(ChunkStore.open(store_directory(Path(config.cache.dir), identity)), config.data)
+    require_few_bad(ChunkStore.open(directory_of_store), config.data)
     return result
 
 
@@ -490,5 +490,12 @@ def describe_store(store: ChunkStore, view: PackedView | None) -> Sequence[str]:
     return (
         *tokens,
         f"rows of {view.settings.sequence_length}: {stats.num_rows:,} ({view.settings.strategy}), "
-        f"{stats.padding_fraction:.2%} padding, {stats.cut_fraction:.2%} of documents cut",
+        f"{stats.padding_fraction:.2%} padding, {stats.cut_fraction:.2%} of documents cut{_dropped_tokens(stats)}",
     )
+
+
+def _dropped_tokens(stats: PackingStats) -> str:
+    if not stats.num_dropped_tokens:
+        return ""
+    share = stats.num_dropped_tokens / max(1, stats.num_tokens + stats.num_dropped_tokens)
+    return f", {stats.num_dropped_tokens:,} tokens ({share:.1%}) left out of the rows"

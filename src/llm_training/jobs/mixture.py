@@ -95,7 +95,7 @@ def most_samples(
 
 
 def estimated_order(config: Config, train_bytes: Sequence[int], sequences: int, sequence_length: int) -> MixedOrder | None:
-    """The order over about so many sequences, each source with its share of the bytes of text; None without weights and caps."""
+    """The order over about so many sequences, divided by the bytes of the sources as they lie; None without weights and caps."""
     parts, total = mixture_of(config.data), max(1, sum(train_bytes))
     if not parts:
         return None

@@ -65,8 +65,8 @@ def rows_of_batch(batch: pa.RecordBatch, columns: Sequence[str], skip: int = 0) 
 
 def unpacked(rows: Iterator[dict[str, Any]], schema: pa.Schema) -> Iterator[dict[str, Any]]:
     """Rows with the fields of the JSON column of a prepared table as fields of their own; of other tables as they are."""
-    name = (schema.metadata or {}).get(JSON_COLUMN_KEY, b"").decode(errors="replace")
-    return (_with_fields(row, name) for row in rows) if name in schema.names else rows
+    name = (schema.metadata or {}).get(JSON_COLUMN_KEY)
+    return rows if name is None else (_with_fields(row, name.decode(errors="replace")) for row in rows)
 
 
 def _with_fields(row: dict[str, Any], name: str) -> dict[str, Any]:
