@@ -151,8 +151,7 @@ def _verify_remote(config: Config, *, verify: bool) -> CacheReport:
     view = dataset.published_view(config.cache.sequence_length, config.cache.packing_strategy)
     problems += view.problems() if view else []
     if problems:
-        what = f"{len(problems)} parts of the cache are damaged: {'; '.join(problems)}"
-        raise IntegrityError(what, where=dataset.cache.remote.url, remedy="publish it again from a whole cache")
+        raise IntegrityError(_damage(problems), where=dataset.cache.remote.url, remedy="publish it again from a whole cache")
     return _report(dataset.store, view, None)
 
 
@@ -180,6 +179,10 @@ def _view_directories(cache: Path, dataset: str) -> list[Path]:
     return sorted(path for path in found if path.name in names)
 
 
+def _damage(problems: Sequence[str]) -> str:
+    return f"{plural(len(problems), 'part')} of the cache {'is' if len(problems) == 1 else 'are'} damaged: {'; '.join(problems)}"
+
+
 def _damaged_plans(cache: Path, store: ChunkStore, sequence_length: int, strategy: str) -> list[str]:
     """What is wrong with the row plans of one view, as far as it can be opened at all."""
     for directory in _view_directories(cache, store.settings.dataset):
@@ -205,7 +208,7 @@ def _require_whole(cache: Path, store: ChunkStore, sequence_length: int, strateg
             found = view
     if problems:
         raise IntegrityError(
-            f"{len(problems)} parts of the cache are damaged: {'; '.join(problems)}",
+            _damage(problems),
             where=str(store.directory),
             remedy=REPAIR_ALL,
         )
