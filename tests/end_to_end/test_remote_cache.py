@@ -73,7 +73,7 @@ def test_verify_reads_all_of_it_and_building_there_is_refused(published, tmp_pat
     whole = remote.read(name, max_bytes=1 << 30)
     try:
         remote.write(name, whole[:200] + bytes([whole[200] ^ 8]) + whole[201:])
-        with pytest.raises(IntegrityError, match=r"1 parts of the cache are damaged: .*chunk_000002\.arrow"):
+        with pytest.raises(IntegrityError, match=r"1 part of the cache is damaged: .*chunk_000002\.arrow"):
             cache.build(remote_config(folder, tmp_path / "anew", url), verify=True)
     finally:
         remote.write(name, whole)
