@@ -88,6 +88,7 @@ def test_a_single_document_and_no_measures_give_a_page() -> None:
     found = DatasetStatistics()
     found.add(Seen("only", "漢字", "file"))
     text = dataset_page(found, PageFacts("One", ["file"])).decode()
+    assert "<dt>document</dt><dd>1</dd>" in text and "1 document drawn evenly." in text
     assert "Quality scores" not in text and "Bytes per token" not in text and "Splits" not in text
 
 
@@ -167,7 +168,7 @@ def test_runs_are_counted_exactly_and_what_is_left_out_is_said() -> None:
 
     exact, text = page(100_000)
     assert exact.top_runs(5, 1) == [("the end of this section", 1000)] and exact.to_json()["top_ngrams_too_low_by"]["5"] == 0
-    assert text.count("most frequent that do not overlap: of runs that share half of their words") == 2
+    assert text.count("most frequent that do not overlap: of runs that share more than half of their words") == 2
     assert "too low" not in text
     sketched, text = page(1000)
     assert sketched.runs.error(5) > 0 and f"counts may be up to {sketched.runs.error(5):,} too low" in text

@@ -230,7 +230,8 @@ def ngram_section(found: DatasetStatistics) -> Markup | None:
 def _ngram_card(found: DatasetStatistics, length: int, top: Sequence[tuple[str, int]]) -> Markup:
     sentence = f"The {len(top)} most frequent."
     if length >= OVERLAPPING_WORDS:
-        sentence = f"The {len(top)} most frequent that do not overlap: of runs that share half of their words, only the first is shown."
+        left_out = "of runs that share more than half of their words, only the first is shown"
+        sentence = f"The {len(top)} most frequent that do not overlap: {left_out}."
     if error := found.runs.error(length):
         sentence += f" In more text than is counted exactly, counts may be up to {error:,} too low, and runs of fewer may be missing."
     entries = [Row(words, [("s4" if length == 1 else "s1", count)], short(count), f"{words}: {count:,} times") for words, count in top]

@@ -30,7 +30,8 @@ def dataset_page(found: DatasetStatistics, facts: PageFacts) -> bytes:
 
 def _figures(found: DatasetStatistics, repeats: RepeatCounts, facts: PageFacts) -> dict[str, str]:
     total = found.total
-    shown = {"documents": counted(total.num_documents), "of text": size(total.num_bytes), "words": short(total.num_words)}
+    shown = {"documents" if total.num_documents != 1 else "document": counted(total.num_documents)}
+    shown |= {"of text": size(total.num_bytes), "words": short(total.num_words)}
     if total.num_tokens:
         shown["tokens"] = short(total.num_tokens)
         shown["bytes per token"] = three_digits(total.num_bytes / total.num_tokens)
