@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -71,6 +72,21 @@ def test_a_sketch_says_by_how_much_it_may_be_too_low() -> None:
     documents = [[f"n{number}", *"abc", *(f"x{number}y{k}" for k in range(40))] for number in range(1500)]
     runs = counted(documents, max_words=1000)
     assert runs.error(3) > 0 and 1500 - runs.error(3) <= dict(runs.top(3, 1))["a", "b", "c"] <= 1500
+
+
+@pytest.mark.parametrize("num_different", [1, 50, 1000])
+def test_memory_is_at_most_fifty_bytes_a_word(num_different: int) -> None:
+    generator = random.Random(1)
+    vocabulary = [f"w{number}" for number in range(num_different)]
+    tracemalloc.start()
+    runs = WordRuns(SIZES)
+    for _ in range(40):
+        runs.add(generator.choices(vocabulary, k=10_000))
+    for size in SIZES:
+        runs.top(size, 100)
+    _, highest = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert highest < 50 * 400_000
 
 
 def test_nothing_has_no_runs() -> None:

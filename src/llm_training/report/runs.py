@@ -20,7 +20,8 @@ from llm_training.report.sketches import Frequent
 Run = tuple[str, ...]
 UInt64Array = NDArray[np.uint64]
 
-# Bounds of exact counting. While counting: 4 bytes a word, 17 more for a moment, and the vocabulary; less than 350 MB in all.
+# Bounds of exact counting. 4 bytes a word are held, besides the vocabulary; while ranking 50 bytes a word at most, where all runs
+# are the same, and half of it for ordinary text. So the most is 600 MB.
 EXACT_WORDS: Final = 10_000_000
 EXACT_VOCABULARY_BYTES: Final = 100_000_000
 _SKETCH_CAPACITY: Final = 20_000
