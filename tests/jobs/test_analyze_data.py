@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from tests.report.hostile import PAYLOADS, Structure
 
 from llm_training.errors import ConfigError, DataError
+from llm_training.events import EventBus, Notice
 from llm_training.jobs import data_measures
 from llm_training.jobs.analyze_data import analyze_data
 from llm_training.jobs.clean_corpus import cleaning_plan
@@ -61,7 +63,7 @@ def test_prepared_data_brings_its_tokenizer_and_its_reasons(texts: Path, tmp_pat
     for place in (tmp_path / "data", tmp_path / "data" / "train.json"):
         result = analyze_data([str(place)], str(tmp_path / "page.html"))
         assert result.statistics["bytes_per_token"]["count"] > 80
-        assert result.statistics["dropped"] == {"read: text not a string": 1}
+        assert result.statistics["dropped"] == {"text not a string": 1}, "as it is called when the raw file is looked at"
     assert set(analyze_data([str(tmp_path / "data")], str(tmp_path / "page.html")).statistics["by_split"]) == {"train", "validation"}
 
 
@@ -81,6 +83,15 @@ def test_dropped_documents_are_shown_with_their_reasons(texts: Path, tmp_path: P
         analyze_data([str(texts)], str(tmp_path / "page.html"), dropped_folder=str(tmp_path / "none"))
 
 
+def test_what_reading_left_out_has_one_name(texts: Path, tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    steps = [{"step": "read", "reason": "not a page"}, {"step": "score", "reason": "low_quality"}, {"reason": "by hand"}]
+    write_records(tmp_path / "kept" / "gone.jsonl", [{"id": f"g{n}", "text": f"gone {n}"} | step for n, step in enumerate(steps)])
+    analyze_data([str(texts)], str(tmp_path / "page.html"), dropped_folder=str(tmp_path / "kept"))
+    chips = re.findall(r'<span class="chip">([^<]*)</span>', (tmp_path / "page.html").read_text())
+    assert sorted(chips) == ["by hand", "not a page", "score: low_quality"]
+
+
 def test_the_same_data_gives_the_same_page(texts: Path, tmp_path: Path) -> None:
     pages = []
     for _ in range(2):
@@ -97,6 +108,36 @@ def test_large_data_is_measured_on_a_stable_sample(texts: Path, tmp_path: Path) 
     assert part[0] == part[1] and part[0]["total"] == whole.statistics["total"]
     assert 0 < part[0]["measured_documents"] < whole.statistics["measured_documents"]
     assert "even sample of" in (tmp_path / "page.html").read_text()
+
+
+def test_what_is_no_text_does_not_make_data_large(tmp_path: Path) -> None:
+    """Other fields and bad records: they make the file larger than --measured-bytes, the text is not."""
+    records = [{"id": f"d{number}", "text": f"the river ran to the sea {number}", "other": "x" * 2000} for number in range(300)]
+    path = write_records(tmp_path / "raw.jsonl", [*records, {"text": 3, "other": "x" * 500_000}])
+    found = analyze_data([str(path)], str(tmp_path / "page.html"), measured_bytes=10_000).statistics
+    assert path.stat().st_size > 1_000_000 and found["total"]["num_bytes"] < 10_000
+    assert found["measured_documents"] == 300 and found["near_duplicates"] is not None
+    assert "--measured-bytes" not in (tmp_path / "page.html").read_text()
+    found = analyze_data([str(path)], str(tmp_path / "page.html"), measured_bytes=5_000).statistics
+    assert 0 < found["measured_documents"] < 300 and found["near_duplicates"] is None
+
+
+def test_a_field_that_no_record_has_is_one_warning(texts: Path, tmp_path: Path) -> None:
+    bus, seen = EventBus(), []
+    bus.subscribe(seen.append)
+    analyze_data([str(texts)], str(tmp_path / "page.html"), group_by="nosuch", bus=bus)
+    warnings = [event.message for event in seen if isinstance(event, Notice) and event.level == "warning"]
+    assert warnings == ["no record has the field nosuch (--group-by); fields are book"]
+    assert "no record has the field nosuch" in (tmp_path / "page.html").read_text()
+    seen.clear()
+    write_records(texts, [{"text": "only text"}])
+    analyze_data([str(texts)], str(tmp_path / "page.html"), group_by="nosuch", bus=bus)
+    warnings = [event.message for event in seen if isinstance(event, Notice)]
+    assert warnings == ["no record has the field nosuch (--group-by); the records have none but text and id"]
+    seen.clear()
+    write_records(texts, [{"text": "one"}, {"text": "two", "nosuch": "here"}])
+    analyze_data([str(texts)], str(tmp_path / "page.html"), group_by="nosuch", bus=bus)
+    assert not [event for event in seen if isinstance(event, Notice)]
 
 
 def test_hostile_documents_stay_text(tmp_path: Path) -> None:

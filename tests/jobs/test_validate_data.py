@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import random
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -83,6 +84,9 @@ FAULTS = {
     "leak": (records(300, 301, id="leak"), "leakage", "held-out documents that are also training documents"),
 }
 
+# Examples shown where there are not three.
+EXAMPLES = {"a broken record": 1, "an id twice": 1, "one is all": 1, "shift": 0, "leak": 1}
+
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_each_fault_is_found_by_its_check(data: Path, name: str) -> None:
@@ -91,6 +95,9 @@ def test_each_fault_is_found_by_its_check(data: Path, name: str) -> None:
         file.write("".join(json.dumps(each) + "\n" for each in added))
     result = validate_data([str(data)], checks=check)
     assert failed(result) == [measure]
+    (finding,) = result.failures
+    lines = [line for line in result.remarks() if line.startswith(f"{finding.kind}: ")] if finding.kind else []
+    assert len(lines) == EXAMPLES.get(name, 3), "what failed is shown by examples"
     with pytest.raises(DataError, match=f"fails 1 of {len(result.findings)} checks: {measure}"):
         result.require_valid()
 
@@ -102,6 +109,31 @@ def test_more_is_allowed_by_the_flag_that_the_finding_names(data: Path) -> None:
     assert finding.value == pytest.approx(50 / 320) and finding.flag == "--max-duplicate-fraction"
     assert not validate_data([str(data)], checks="duplicates", thresholds=Thresholds(max_duplicate_fraction=0.2)).failures
     assert "repeats" in result.examples["copies"][0]
+
+
+def test_near_duplicates_are_named(data: Path) -> None:
+    with (data / "train.jsonl").open("a") as file:
+        file.write("".join(json.dumps(each) + "\n" for each in CHANGED[:30] + CHANGED[300:]))
+    result = validate_data([str(data)], checks="duplicates,leakage")
+    near, leaks = result.examples["near-duplicates"], result.examples["near leaks"]
+    assert len(near) == 5 and re.fullmatch(r"n0 nearly repeats d0 \(0\.[89]\d\)", near[0])
+    assert len(leaks) == 5 and leaks[0].startswith("d300 nearly repeats n300 (0."), "the held-out one is what goes"
+    assert [line for line in result.remarks() if line.startswith("near-duplicates: ")] == [f"near-duplicates: {each}" for each in near[:3]]
+    assert set(validate_data([str(data)], checks="distribution").examples) == set(), "only what was checked"
+    allowed = Thresholds(max_near_duplicate_fraction=1, max_near_leaked_fraction=1)
+    result = validate_data([str(data)], checks="duplicates,leakage", thresholds=allowed)
+    assert "near-duplicates" in result.examples and len(result.remarks()) == 1, "what is allowed is in the JSON only"
+
+
+def test_a_large_bad_record_is_no_text(data: Path) -> None:
+    """Near-duplicates are looked for and all is measured, however large the files are, while the text that can be read is small."""
+    with (data / "train.jsonl").open("a") as file:
+        file.write('{"text": 3, "other": "' + "x" * 3_000_000 + '"}\n')
+    size = sum(path.stat().st_size for path in data.iterdir())
+    result = validate_data([str(data)], measured_bytes=100_000)
+    assert size > 3_000_000 and not result.skipped and "near-duplicates of another document" in [f.measure for f in result.findings]
+    result = validate_data([str(data)], measured_bytes=10_000)
+    assert result.skipped == ("Near-duplicates are not looked for: the text is larger than --measured-bytes.",)
 
 
 def test_a_leak_is_counted_and_needs_its_flag(data: Path) -> None:

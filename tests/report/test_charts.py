@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from llm_training.report.charts import Bar, Mark, Row, histogram, legend, rows
+from llm_training.report.charts import Bar, Mark, Row, histogram, label_span, legend, placed, rows
 from llm_training.report.distribution_chart import distribution_histogram
+from llm_training.report.numbers import three_digits
 from llm_training.report.sketches import Distribution
 
 
@@ -56,3 +57,43 @@ def test_every_value_is_in_some_column(values: list[float]) -> None:
     assert sum(counted) == sum(value > 0 for value in values) and len(counted) <= 40
     for each in rectangles(drawn):
         assert percent(each["x"]) >= 0 and percent(each["x"]) + percent(each["width"]) <= 100.2
+
+
+def texts(markup: str, kind: str) -> list[dict[str, str]]:
+    root = ElementTree.fromstring(f"<root>{markup}</root>")
+    return [element.attrib | {"words": element.text or ""} for element in root.iter("text") if element.get("class") == kind]
+
+
+@pytest.mark.parametrize(
+    ("values", "least"), [([14] * 60, 3), ([4.1], 3), ([3.14, 3.3], 3), ([3.9, 4.4, 4.9], 3), ([1], 1), ([2, 2], 1), ([150, 900], 3)]
+)
+def test_every_axis_has_its_words(values: list[float], least: int) -> None:
+    """Equal values too, which once were one block of the whole width with the other axis printed on it."""
+    found = Distribution()
+    for value in values:
+        found.add(value)
+    drawn = distribution_histogram("T", found, "words", show=three_digits, is_whole=all(value == int(value) for value in values))
+    on_axis = [each for each in texts(drawn, "tick") if each["x"] != "-8"]
+    shown = [float(each["words"]) for each in on_axis]
+    assert len(shown) >= least and len(set(shown)) == len(shown) <= 8
+    assert shown[0] <= 1.5 * min(values) and shown[-1] >= max(values) / 1.5
+    for each in rectangles(drawn):
+        assert percent(each["width"]) <= 50
+    others = [each for each in texts(drawn, "tick") if each["x"] == "-8"]
+    assert others and all(each["text-anchor"] == "end" for each in others), "the words of the other axis are outside of the columns"
+    assert all(each["words"].isdigit() for each in others), "there is no half document"
+
+
+@pytest.mark.parametrize("first", [0, 0.05, 0.28, 0.5, 0.9])
+@pytest.mark.parametrize("second", [0, 0.28, 0.3, 0.55, 0.7, 0.97, 1])
+def test_no_line_of_a_mark_runs_through_a_label(first: float, second: float) -> None:
+    marks = [Mark(first, "worst tenth ≤ 0.2"), Mark(second, "median 0.9")]
+    for width in (250, 700):
+        for mark, (level, anchor) in zip(marks, placed(marks), strict=True):
+            start, stop = label_span(mark, anchor, width)
+            assert start >= -0.15 and stop <= 1.15, "inside the card"
+            for other, (above, _) in zip(marks, placed(marks), strict=True):
+                assert above >= level or not start < other.at < stop
+    lines = [element.attrib for element in ElementTree.fromstring(histogram("T", "D", [], [], marks)).iter("line")]
+    tops = {float(each["y1"]) for each in lines if each["class"] == "mark"}
+    assert {float(each["y"]) + 5 for each in texts(histogram("T", "D", [], [], marks), "marked")} == tops and len(tops) == 2

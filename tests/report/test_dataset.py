@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 import tracemalloc
 from collections.abc import Iterator
 
@@ -86,6 +88,7 @@ def test_a_single_document_and_no_measures_give_a_page() -> None:
     found = DatasetStatistics()
     found.add(Seen("only", "漢字", "file"))
     text = dataset_page(found, PageFacts("One", ["file"])).decode()
+    assert "<dt>document</dt><dd>1</dd>" in text and "1 document drawn evenly." in text
     assert "Quality scores" not in text and "Bytes per token" not in text and "Splits" not in text
 
 
@@ -113,7 +116,7 @@ def test_payloads_in_every_field_are_text(payload: str) -> None:
 def test_memory_does_not_grow_with_the_text() -> None:
     def peak(count: int) -> int:
         tracemalloc.start()
-        found = DatasetStatistics()
+        found = DatasetStatistics(exact_words=10_000)
         for number in range(count):
             found.add(Seen(f"d{number}", f"{number} " + " ".join(f"w{number}x{k}" for k in range(200)), "f", "train", 100, 0.5, "en"))
         _, highest = tracemalloc.get_traced_memory()
@@ -121,3 +124,51 @@ def test_memory_does_not_grow_with_the_text() -> None:
         return highest
 
     assert peak(600) < 1.25 * peak(300)
+
+
+def test_only_languages_count_as_languages() -> None:
+    found = DatasetStatistics()
+    for number, code in enumerate(("uncertain", "uncertain", "zxx", "an", "en", "en")):
+        found.add(Seen(f"d{number}", f"words {number}", "file", language=code))
+    text = dataset_page(found, PageFacts("T", ["file"])).decode()
+    assert "<dt>languages</dt><dd>2</dd>" in text and "English is the main language, with 33.3 % of" in text
+    assert ">Aragonese<" in text and ">uncertain<" in text and ">no language<" in text
+    nothing = DatasetStatistics()
+    nothing.add(Seen("d", "123", "file", language="zxx"))
+    text = dataset_page(nothing, PageFacts("T", ["file"])).decode()
+    assert "<dt>languages</dt><dd>0</dd>" in text and "No language was found with certainty." in text
+
+
+def test_reasons_that_have_no_row_are_counted_in_the_last_one() -> None:
+    found = DatasetStatistics()
+    found.add(Seen("kept", "words", "file"))
+    for number in range(21):
+        found.count_dropped(f"reason {number}", 100 - number)
+    text = dataset_page(found, PageFacts("T", ["file"])).decode()
+    card = text[text.index("<h3>Reasons</h3>") : text.index("</figure>", text.index("<h3>Reasons</h3>"))]
+    rows, table = card.split("<details>")
+    counts = [int(count.replace(",", "")) for count in re.findall(r'<span class="value">([\d,]+) · ', rows)]
+    assert len(counts) == 20 and sum(counts) == sum(range(80, 101)) and "2 other reasons, in the table" in rows
+    assert "for 21 reasons." in rows and table.count("<tr>") == 22
+    found.dropped.pop("reason 20")
+    assert "other reason" not in dataset_page(found, PageFacts("T", ["file"])).decode()
+
+
+def test_runs_are_counted_exactly_and_what_is_left_out_is_said() -> None:
+    """Of runs that overlap the first is shown, and the caption says so; a sketch is named where it begins."""
+    generator = random.Random(2)
+    noise = [f"w{int(generator.paretovariate(0.6)) % 9000}" for _ in range(60_000)]
+    texts = [" ".join([*noise[start : start + 60], *"the end of this section".split()]) for start in range(0, len(noise), 60)]  # noqa: SIM905
+
+    def page(exact_words: int) -> tuple[DatasetStatistics, str]:
+        found = DatasetStatistics(exact_words=exact_words)
+        for number, text in enumerate(texts):
+            found.add(Seen(f"d{number}", text, "file"))
+        return found, dataset_page(found, PageFacts("T", ["file"])).decode()
+
+    exact, text = page(100_000)
+    assert exact.top_runs(5, 1) == [("the end of this section", 1000)] and exact.to_json()["top_ngrams_too_low_by"]["5"] == 0
+    assert text.count("most frequent that do not overlap: of runs that share more than half of their words") == 2
+    assert "too low" not in text
+    sketched, text = page(1000)
+    assert sketched.runs.error(5) > 0 and f"counts may be up to {sketched.runs.error(5):,} too low" in text

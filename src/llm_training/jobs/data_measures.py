@@ -9,8 +9,8 @@ from llm_training.cleaning import TextView, identify, quality_score
 from llm_training.cleaning.shingles import band_keys
 from llm_training.errors import ConfigError
 from llm_training.jobs.near_repeats import NearRepeats
+from llm_training.report.languages import UNCERTAIN
 
-UNCERTAIN = "uncertain"
 _SURE = 0.5
 
 

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import xxhash
 
-from llm_training.corpus import CorpusSettings, Document, ReadReport, SliceReader, make_plan, open_corpus, prepared_tokenizer
+from llm_training.corpus import Corpus, CorpusSettings, Document, Plan, ReadReport, SliceReader, make_plan, open_corpus, prepared_tokenizer
 from llm_training.errors import ConfigError, DataError, IntegrityError
 from llm_training.events import EventBus, Notice, Progress
+from llm_training.jobs.dropped_documents import READ_STEP
 from llm_training.storage.reading import read_json
 from llm_training.tokenizer import Tokenizer, load_tokenizer
 
 STATISTICS_FILE = "stats.json"
 _HASHES = 1 << 64
 _MANY_FILES = 40
+_SIZING = "Sizing up the text"
+# What the group of a record is that lacks the field.
+NO_FIELD = "(no such field)"
 _BATCH_CHARACTERS = 1 << 21
 
 
@@ -39,7 +44,7 @@ class DataReading:
     """Context manager over the documents of some sources.
 
     Attributes:
-        num_bytes: size of the sources, bytes of text.
+        num_bytes: size of the sources, bytes of content.
         num_files: files of the sources.
         report: what was dropped so far while reading.
     """
@@ -55,7 +60,8 @@ class DataReading:
         self.num_files = len(corpus.files)
         self._skipped = plan.skipped
         self._bus = bus
-        self._limit = _HASHES if plan.num_bytes <= measured_bytes else int(_HASHES * measured_bytes / plan.num_bytes)
+        num_text_bytes = plan.num_bytes if plan.num_bytes <= measured_bytes else self._most_text(corpus, plan, measured_bytes)
+        self._limit = _HASHES if num_text_bytes <= measured_bytes else int(_HASHES * measured_bytes / num_text_bytes)
         self._reader = SliceReader(corpus, plan)
 
     def __enter__(self) -> DataReading:
@@ -107,10 +113,30 @@ class DataReading:
         for document in self._reader.documents():
             if self.report.num_bytes != shown:
                 shown = self.report.num_bytes
-                self._bus.publish(Progress(task=task, done=shown, total=self.num_bytes, unit="B"))
+                self._progress(task, shown)
             yield document
         if shown != self.num_bytes:
-            self._bus.publish(Progress(task=task, done=self.num_bytes, total=self.num_bytes, unit="B"))
+            self._progress(task, self.num_bytes)
+
+    def _progress(self, task: str, done: int) -> None:
+        self._bus.publish(Progress(task=task, done=done, total=self.num_bytes, unit="B"))
+
+    def _most_text(self, corpus: Corpus, plan: Plan, measured_bytes: int) -> int:
+        """Bytes of text, from reading them: markup, other fields and bad records are no text, however large their files are.
+
+        It is read no further than ``measured_bytes``; of what follows, everything counts as text.
+        """
+        text = others = seen = 0
+        with closing(SliceReader(corpus, plan)) as reader:
+            for document in reader.documents():
+                if reader.report.num_bytes != seen:
+                    others, seen = seen - text, reader.report.num_bytes
+                    self._progress(_SIZING, seen)
+                text += len(document.text.encode())
+                if text > measured_bytes or document.token_ids is not None:
+                    break
+        self._progress(_SIZING, self.num_bytes)
+        return text if text <= measured_bytes else max(text, self.num_bytes - others)
 
 
 def tokenizer_beside(inputs: Sequence[str], spec: str | None) -> Tokenizer | None:
@@ -122,12 +148,18 @@ def tokenizer_beside(inputs: Sequence[str], spec: str | None) -> Tokenizer | Non
 
 
 def dropped_before(inputs: Sequence[str]) -> Counter[str]:
-    """What the preparation of this data left out, by reason, from its ``stats.json``; empty for other data."""
+    """What the preparation of this data left out, by reason, from its ``stats.json``; empty for other data.
+
+    What was left out while reading is called as it is here, where there is no other step.
+    """
     folder = _home(inputs)
     if folder is None or not (folder / STATISTICS_FILE).is_file():
         return Counter()
     dropped = read_json(folder / STATISTICS_FILE).get("dropped", {})
-    return Counter({str(reason): int(count) for reason, count in dropped.items()})
+    found: Counter[str] = Counter()
+    for reason, count in dropped.items():
+        found[str(reason).removeprefix(f"{READ_STEP}: ")] += int(count)
+    return found
 
 
 def _home(inputs: Sequence[str]) -> Path | None:
@@ -145,7 +177,7 @@ def _home(inputs: Sequence[str]) -> Path | None:
 def grouping(group_by: str | None, num_files: int) -> tuple[str, Callable[[Document], str]]:
     """What documents are compared by, in words, and as a function: a field of the record, else the file, of many files the folder."""
     if group_by is not None:
-        return group_by, lambda document: str(document.metadata.get(group_by, "(no such field)"))
+        return group_by, lambda document: str(document.metadata.get(group_by, NO_FIELD))
     if num_files > _MANY_FILES:
         return "folder", lambda document: document.source.rpartition("/")[0] or document.source
     return "file", lambda document: document.source

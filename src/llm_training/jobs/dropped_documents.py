@@ -10,6 +10,8 @@ from llm_training.errors import ConfigError
 from llm_training.report.dataset import Seen
 
 REASON_FIELD, STEP_FIELD = "reason", "step"
+# The step that goes without saying.
+READ_STEP = "read"
 
 
 def read_dropped(folder: str, text_field: str) -> Iterator[Seen]:
@@ -29,7 +31,7 @@ def read_dropped(folder: str, text_field: str) -> Iterator[Seen]:
         for document in reader.documents():
             found = document.metadata
             reason = str(found.get(REASON_FIELD) or Path(document.source).name.partition(".")[0])
-            step = f"{found[STEP_FIELD]}: " if STEP_FIELD in found else ""
+            step = f"{found[STEP_FIELD]}: " if found.get(STEP_FIELD, READ_STEP) != READ_STEP else ""
             yield Seen(document.id, document.text, str(found.get("source", document.source)), reason=step + reason)
     finally:
         reader.close()

@@ -5,7 +5,7 @@ The keys and sets are those of the cleaning room, so a report and `llm-prepare-d
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,17 +16,24 @@ from llm_training.cleaning.shingles import band_keys, content_key, shingles
 
 SIMILARITY = 0.8
 _BATCH = 512
+_MAX_EXAMPLES = 5
 UInt64Array = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
 class NearCounts:
-    """Documents looked at, those that nearly repeat another one (copies aside), and held-out ones that nearly repeat training."""
+    """Documents looked at, those that nearly repeat another one (copies aside), and held-out ones that nearly repeat training.
+
+    Attributes:
+        examples: the first near-duplicates in words, and ``leaked_examples`` those of held-out documents.
+    """
 
     num_documents: int
     num_near: int
     num_leaked: int
     num_held_out: int
+    examples: tuple[str, ...] = ()
+    leaked_examples: tuple[str, ...] = ()
 
 
 class NearRepeats:
@@ -37,13 +44,15 @@ class NearRepeats:
         self._content: list[tuple[int, int]] = []
         self._bands: list[UInt64Array] = []
         self._held_out: list[bool] = []
+        self._names: list[str] = []
         self._num_keyed = 0
 
-    def add(self, text: str, *, is_held_out: bool) -> None:
-        """One document. Raises ConfigError when rensa is not installed."""
+    def add(self, text: str, *, name: str, is_held_out: bool) -> None:
+        """One document; ``name`` is for examples. Raises ConfigError when rensa is not installed."""
         self._sets.append(shingles(text))
         self._content.append(content_key(text))
         self._held_out.append(is_held_out)
+        self._names.append(name)
         if len(self._sets) - self._num_keyed >= _BATCH:
             self._key()
 
@@ -59,8 +68,12 @@ class NearRepeats:
         rows = _Rows(np.concatenate([np.array(self._content, dtype=np.uint64).reshape(-1, 2).T, np.concatenate(self._bands, axis=1)]))
         original = exact_duplicates(rows, order)
         gone = near_duplicates(rows, order, original, self._sets.__getitem__, SIMILARITY)
-        leaked = sum(bool(held_out[one]) and not held_out[other] for one, (other, _) in gone.items())
-        return NearCounts(len(held_out), len(gone), leaked, int(held_out.sum()))
+        leaked = {one: found for one, found in gone.items() if held_out[one] and not held_out[found[0]]}
+        return NearCounts(len(held_out), len(gone), len(leaked), int(held_out.sum()), self._examples(gone), self._examples(leaked))
+
+    def _examples(self, gone: Mapping[int, tuple[int, float]]) -> tuple[str, ...]:
+        first = sorted(gone.items())[:_MAX_EXAMPLES]
+        return tuple(f"{self._names[one]} nearly repeats {self._names[other]} ({similarity:.2f})" for one, (other, similarity) in first)
 
 
 class _Rows:

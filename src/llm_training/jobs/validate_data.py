@@ -12,7 +12,7 @@ import xxhash
 
 from llm_training.errors import ConfigError, DataError
 from llm_training.events import EventBus
-from llm_training.jobs.data_checks import CHECKS, Finding, Thresholds, Watched
+from llm_training.jobs.data_checks import BAD_RECORDS, CHECKS, Finding, Thresholds, Watched
 from llm_training.jobs.data_measures import available_measures
 from llm_training.jobs.data_reading import DataReading, Looked
 from llm_training.storage.durable import make_directory, write_json
@@ -27,7 +27,7 @@ class ValidationResult:
         num_documents: documents that could be read.
         findings: one for each measure, in the order of the checks.
         skipped: measures that could not be taken, and why.
-        examples: of bad records and copies, a few of each.
+        examples: of what the findings count, a few of each kind.
     """
 
     sources: tuple[str, ...]
@@ -46,9 +46,9 @@ class ValidationResult:
         return [(f.check, f.measure, f.shown_value, f.shown_limit, "ok" if f.is_good else "FAILED") for f in self.findings]
 
     def remarks(self) -> list[str]:
-        """Lines below the table: how much was looked at, examples, what was not measured."""
+        """Lines below the table: how much was looked at, examples of what failed, what was not measured."""
         lines = [f"{self.num_documents:,} documents in {', '.join(self.sources)}"]
-        lines += [f"{kind}: {example}" for kind, some in self.examples.items() for example in some[:3]]
+        lines += [f"{failure.kind}: {example}" for failure in self.failures for example in self.examples.get(failure.kind, [])[:3]]
         return lines + [f"not measured: {reason}" for reason in self.skipped]
 
     def to_json(self) -> dict[str, Any]:
@@ -106,12 +106,11 @@ def validate_data(
             _look(watched, looked)
         watched.num_bad = reading.report.num_bad
         watched.bad_reasons = Counter(reading.dropped)
-        watched.examples["bad records"] = list(reading.report.examples)
+        watched.examples[BAD_RECORDS] = list(reading.report.examples)
     findings = tuple(finding for name in chosen for finding in CHECKS[name](watched))
     skipped = tuple(dict.fromkeys((*watched.skipped, *measures.missing)))
-    result = ValidationResult(
-        tuple(map(str, inputs)), watched.num_documents, findings, skipped, {name: some for name, some in watched.examples.items() if some}
-    )
+    examples = {finding.kind: watched.examples[finding.kind] for finding in findings if watched.examples.get(finding.kind)}
+    result = ValidationResult(tuple(map(str, inputs)), watched.num_documents, findings, skipped, examples)
     if output is not None:
         make_directory(Path(output).parent)
         write_json(Path(output), result.to_json())

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations, product
 
 from llm_training.report.markup import Markup, joined, tag
 from llm_training.report.numbers import round_steps, short
 
 PLOT_HEIGHT, HEAD, FOOT = 170, 34, 26
+LEVEL_HEIGHT = 14
 ROW_HEIGHT = 7
+# Pixels of a letter of a label, and of the narrowest chart: that of a telephone.
+_LETTER, _NARROWEST = 7.5, 250
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A column of a histogram: its range on the axis as fractions of the width, its height as a value."""
+    """A column of a histogram: its range on the axis as fractions of the width, its height as a count."""
 
     start: float
     stop: float
@@ -45,17 +49,49 @@ class Row:
 
 
 def histogram(title: str, description: str, bars: Sequence[Bar], ticks: Sequence[tuple[float, str]], marks: Sequence[Mark] = ()) -> Markup:
-    """Columns over an axis. ``ticks`` are (fraction of the width, words)."""
+    """Columns over an axis, with the words of the other axis left of it. ``ticks`` are (fraction of the width, words)."""
     highest = max((bar.value for bar in bars), default=0) or 1
     floor = HEAD + PLOT_HEIGHT
-    steps = [(floor - PLOT_HEIGHT * step / highest, short(step)) for step in round_steps(highest, 3)]
+    steps = [(floor - PLOT_HEIGHT * step / highest, short(step)) for step in round_steps(highest, 4) if step == int(step)]
     drawn = [tag("line", class_="rule", x1="0", x2="100%", y1=f"{y:.1f}", y2=f"{y:.1f}") for y, _ in steps]
     drawn += [_column(bar, PLOT_HEIGHT * bar.value / highest, floor) for bar in bars if bar.value > 0]
     drawn.append(tag("line", class_="axis", x1="0", x2="100%", y1=floor + 0.5, y2=floor + 0.5))
-    drawn += [tag("text", words, class_="tick", x="0", y=f"{y - 4:.1f}") for y, words in steps]
+    drawn += [tag("text", words, class_="tick", x="-8", y=f"{y + 4:.1f}", text_anchor="end") for y, words in steps]
     drawn += [_tick(at, words, floor) for at, words in ticks]
-    drawn += [_mark(mark, 12 + 14 * (number % 2), floor) for number, mark in enumerate(marks)]
+    drawn += [_mark(mark, level, anchor, floor) for mark, (level, anchor) in zip(marks, placed(marks), strict=True)]
     return _svg(title, description, floor + FOOT, drawn)
+
+
+def placed(marks: Sequence[Mark]) -> Sequence[tuple[int, str]]:
+    """A level (0 is the top) and an anchor for the label of each of a few marks.
+
+    The line of a mark goes down from its label, so a label may not lie where the line of a higher one passes; and none may leave
+    the chart.
+    """
+    choices = (
+        list(zip(levels, anchors, strict=True))
+        for levels in permutations(range(len(marks)))
+        for anchors in product(("start", "end"), repeat=len(marks))
+    )
+    return min(choices, key=lambda choice: _crossing(marks, choice))
+
+
+def label_span(mark: Mark, anchor: str, width: float = _NARROWEST) -> tuple[float, float]:
+    """Where a label begins and ends, as fractions of the width of a chart of ``width`` pixels."""
+    size = _LETTER * len(mark.label) / width
+    return (mark.at, mark.at + size) if anchor == "start" else (mark.at - size, mark.at)
+
+
+def _crossing(marks: Sequence[Mark], choice: Sequence[tuple[int, str]]) -> float:
+    """How bad a placing is: what of labels lies outside, and ten times what of them lies over the lines of others."""
+    cost = 0.0
+    for mark, (level, anchor) in zip(marks, choice, strict=True):
+        start, stop = label_span(mark, anchor)
+        cost += max(0.0, -start) + max(0.0, stop - 1)
+        for other, (above, _) in zip(marks, choice, strict=True):
+            if above < level:
+                cost += 10 * max(0.0, min(other.at - start, stop - other.at) + 0.01)
+    return cost
 
 
 def rows(entries: Sequence[Row], *, whole: float | None = None) -> Markup:
@@ -71,7 +107,7 @@ def legend(entries: Sequence[tuple[str, str]]) -> Markup:
 
 def _svg(title: str, description: str, height: float, drawn: Sequence[Markup]) -> Markup:
     head = (tag("title", title), tag("desc", description))
-    return tag("svg", *head, *drawn, role="img", aria_label=f"{title}: {description}", width="100%", height=f"{height:g}")
+    return tag("svg", *head, *drawn, role="img", aria_label=f"{title}: {description}", class_="plot", height=f"{height:g}")
 
 
 def _column(bar: Bar, height: float, floor: float) -> Markup:
@@ -90,10 +126,11 @@ def _tick(at: float, words: str, floor: float) -> Markup:
     )
 
 
-def _mark(mark: Mark, y: float, floor: float) -> Markup:
+def _mark(mark: Mark, level: int, anchor: str, floor: float) -> Markup:
+    y = 12 + LEVEL_HEIGHT * level
     return joined(
         tag("line", class_="mark", x1=_percent(mark.at), x2=_percent(mark.at), y1=y + 5, y2=floor),
-        tag("text", mark.label, class_="marked", x=_percent(mark.at), y=y, text_anchor=_anchor(mark.at, 0.2)),
+        tag("text", mark.label, class_="marked", x=_percent(mark.at), y=y, text_anchor=anchor),
     )
 
 

@@ -1,24 +1,26 @@
-"""What a stream of documents is like, in memory that does not grow with it (17 bytes a document for finding copies)."""
+"""What a stream of documents is like, in bounded memory (besides 17 bytes a document for finding copies)."""
 
 from __future__ import annotations
 
 import heapq
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from typing import Any, Final
 
 import xxhash
 
-from llm_training.report.sketches import Distribution, Frequent, Repeats, Reservoir
+from llm_training.report.runs import EXACT_WORDS, Run, WordRuns
+from llm_training.report.sketches import Distribution, Repeats, Reservoir
 
 NGRAM_SIZES: Final = (1, 2, 3, 5)
+# From so many words on, runs that overlap one shown before are left out.
+OVERLAPPING_WORDS: Final = 3
 OTHER_GROUPS: Final = "(other)"
 TRAIN: Final = "train"
-_NGRAM_CAPACITY: Final = 20_000
-_BATCH_WORDS: Final = 50_000
+# Runs among which those that do not overlap are looked for.
+_RANKED_RUNS: Final = 400
 _MAX_GROUPS: Final = 200
 _KEPT_CHARACTERS: Final = 1_600
 _WORD: Final = re.compile(r"\w+(?:['’]\w+)?")
@@ -72,10 +74,16 @@ class Sizes:
 
 @dataclass
 class DatasetStatistics:
-    """Everything that the report shows about documents. ``seed`` fixes which documents are samples."""
+    """Everything that the report shows about documents.
+
+    Attributes:
+        seed: fixes which documents are samples.
+        exact_words: words up to which runs of them are counted exactly.
+    """
 
     num_samples: int = 8
     seed: int = 0
+    exact_words: int = EXACT_WORDS
     total: Sizes = field(default_factory=Sizes)
     by_split: dict[str, Sizes] = field(default_factory=dict)
     by_group: dict[str, dict[str, Sizes]] = field(default_factory=dict)
@@ -91,7 +99,7 @@ class DatasetStatistics:
     dropped: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.ngrams: dict[int, Frequent[tuple[str, ...]]] = {n: Frequent(_NGRAM_CAPACITY) for n in NGRAM_SIZES}
+        self.runs = WordRuns(NGRAM_SIZES, max_words=self.exact_words)
         self.samples: Reservoir[Seen] = Reservoir(self.num_samples, self.seed)
         self.dropped_samples: dict[str, Reservoir[Seen]] = {}
         self._worst: list[tuple[float, int, Seen]] = []
@@ -134,7 +142,7 @@ class DatasetStatistics:
 
     def top_runs(self, size: int, number: int) -> list[tuple[str, int]]:
         """The most frequent runs of ``size`` words, without those that are others moved by a few words."""
-        return distinct_runs(self.ngrams[size].top(8 * number), number)
+        return distinct_runs(self.runs.top(size, _RANKED_RUNS), number)
 
     def quality_quantile(self, fraction: float) -> float:
         """The score (in hundredths) that ``fraction`` of the measured documents do not exceed."""
@@ -165,10 +173,7 @@ class DatasetStatistics:
             self._keep(self._worst, -document.quality, kept, self.num_samples)
         if document.language is not None:
             self.languages[document.language] += 1
-        words = _WORD.finditer(document.text)
-        while batch := [found[0].lower() for found in islice(words, _BATCH_WORDS)]:
-            for n, frequent in self.ngrams.items():
-                frequent.update(ngrams(batch, n))
+        self.runs.add(found[0].lower() for found in _WORD.finditer(document.text))
 
     def _keep(self, heap: list[Any], rank: float, document: Seen, size: int) -> None:
         entry = (rank, -self.total.num_documents, document)  # of equals the earlier one stays
@@ -192,31 +197,27 @@ class DatasetStatistics:
             "empty_documents": self.num_empty,
             "quality": {f"p{round(100 * share)}": self.quality_quantile(share) for share in (0.1, 0.5, 0.9)} if self.quality else None,
             "languages": dict(self.languages.most_common()) or None,
-            "top_ngrams": {str(n): self.top_runs(n, 20) for n in self.ngrams},
+            "top_ngrams": {str(size): self.top_runs(size, 20) for size in NGRAM_SIZES},
+            "top_ngrams_too_low_by": {str(size): self.runs.error(size) for size in NGRAM_SIZES},
             "dropped": dict(self.dropped.most_common()),
         }
 
 
-def ngrams(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
-    """Runs of ``size`` words."""
-    return zip(*(words[start:] for start in range(size)), strict=False)
-
-
-def distinct_runs(ranked: Iterable[tuple[tuple[str, ...], int]], number: int) -> list[tuple[str, int]]:
+def distinct_runs(ranked: Iterable[tuple[Run, int]], number: int) -> list[tuple[str, int]]:
     """The first runs of a ranking that are not a stretch of one taken before, moved by a few words.
 
     A sentence of ten words that comes often would otherwise fill six rows with itself.
     """
-    taken: list[tuple[tuple[str, ...], int]] = []
+    taken: list[tuple[Run, int]] = []
     for run, count in ranked:
         if len(taken) == number:
             break
-        if len(run) < 3 or not any(_overlap(run, other) for other, _ in taken):
+        if len(run) < OVERLAPPING_WORDS or not any(_overlap(run, other) for other, _ in taken):
             taken.append((run, count))
     return [(" ".join(run), count) for run, count in taken]
 
 
-def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+def _overlap(one: Run, other: Run) -> bool:
     """Whether the end of one is the beginning of the other, by half of its words or more."""
     size = len(one)
     return any(one[shift:] == other[: size - shift] or other[shift:] == one[: size - shift] for shift in range(size // 2 + 1))

@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 
 from llm_training.report import page as parts
 from llm_training.report.charts import Bar, Mark, Row, histogram, legend, rows
-from llm_training.report.dataset import DatasetStatistics, Seen, Sizes
+from llm_training.report.dataset import NGRAM_SIZES, OVERLAPPING_WORDS, DatasetStatistics, Seen, Sizes
 from llm_training.report.distribution_chart import distribution_histogram
-from llm_training.report.languages import language_name
+from llm_training.report.languages import is_language, language_name
 from llm_training.report.markup import Markup, joined, tag
 from llm_training.report.numbers import plural, share, short, size, three_digits
 from llm_training.report.sketches import RepeatCounts
 
 SERIES_OF_SPLIT = {"train": "s1", "validation": "s2", "test": "s3"}
 _MAX_ROWS = 12
+_MAX_REASONS = 20
 _SHOWN_NGRAMS = 14
 _NGRAM_NAMES = {1: "Words", 2: "Pairs of words", 3: "Runs of three words", 5: "Runs of five words"}
 _REPEAT_SERIES = ("s1", "s2", "s2", "s4", "s5")
@@ -70,7 +71,7 @@ def sizes_section(found: DatasetStatistics, facts: PageFacts) -> Markup:
             parts.card(
                 "Bytes per token",
                 f"With {facts.tokenizer}. Few bytes per token mean text that the tokenizer does not know.",
-                distribution_histogram("Bytes per token of documents", spread, "bytes per token", show=three_digits),
+                distribution_histogram("Bytes per token of documents", spread, "bytes per token", show=three_digits, is_whole=False),
             )
         )
     if len(found.by_split) > 1:
@@ -164,13 +165,22 @@ def _quality_card(found: DatasetStatistics) -> Markup:
 
 def _language_card(found: DatasetStatistics) -> Markup:
     total = found.languages.total()
-    ranked = found.languages.most_common()
-    entries = [Row(language_name(code), [("s4", count)], f"{count:,} · {share(count, total)}") for code, count in ranked[:_MAX_ROWS]]
-    sentence = f"{language_name(ranked[0][0])} is the main language, with {share(ranked[0][1], total)} of the documents."
-    table = parts.table(
-        ("language", "documents", "share"), [(language_name(code), f"{count:,}", share(count, total)) for code, count in ranked]
-    )
+    ranked = [(language_name(code), count) for code, count in found.languages.most_common()]
+    entries = _counted_rows(ranked, total, _MAX_ROWS, "s4", "language")
+    main = next((code for code, _ in found.languages.most_common() if is_language(code)), None)
+    sentence = "No language was found with certainty."
+    if main is not None:
+        sentence = f"{language_name(main)} is the main language, with {share(found.languages[main], total)} of the documents."
+    table = parts.table(("language", "documents", "share"), [(name, f"{count:,}", share(count, total)) for name, count in ranked])
     return parts.card("Languages", sentence, rows(entries), table)
+
+
+def _counted_rows(ranked: Sequence[tuple[str, int]], total: int, most: int, series: str, noun: str) -> list[Row]:
+    """A row for each of the first, and one for the others together, so that the rows add up to ``total``."""
+    first = ranked if len(ranked) <= most else ranked[: most - 1]
+    rest = ranked[len(first) :]
+    shown = [*first, *([(f"{plural(len(rest), f'other {noun}')}, in the table", sum(count for _, count in rest))] if rest else [])]
+    return [Row(name, [(series, count)], f"{count:,} · {share(count, total)}") for name, count in shown]
 
 
 def repeats_section(repeats: RepeatCounts, facts: PageFacts) -> Markup:
@@ -210,21 +220,23 @@ def repeats_section(repeats: RepeatCounts, facts: PageFacts) -> Markup:
 
 def ngram_section(found: DatasetStatistics) -> Markup | None:
     """Frequent words and runs of words; None without words."""
-    cards = []
-    for length, frequent in found.ngrams.items():
-        top = found.top_runs(length, _SHOWN_NGRAMS)
-        if not top:
-            continue
-        low = f" Counts may be up to {frequent.error:,} too low." if frequent.error else ""
-        series = "s4" if length == 1 else "s1"
-        entries = [Row(words, [(series, count)], short(count), f"{words}: {count:,} times") for words, count in top]
-        table = parts.table(("words", "count"), [(words, f"{count:,}") for words, count in top])
-        name = _NGRAM_NAMES[length]
-        cards.append(parts.card(name, f"The {len(top)} most frequent.{low}", rows(entries), table))
+    cards = [_ngram_card(found, length, top) for length in NGRAM_SIZES if (top := found.top_runs(length, _SHOWN_NGRAMS))]
     if not cards:
         return None
     intro = "Long runs that come often are mostly menus, notices and licences, not language."
     return parts.section("What it says most", intro, parts.grid(*cards, is_narrow=True))
+
+
+def _ngram_card(found: DatasetStatistics, length: int, top: Sequence[tuple[str, int]]) -> Markup:
+    sentence = f"The {len(top)} most frequent."
+    if length >= OVERLAPPING_WORDS:
+        left_out = "of runs that share more than half of their words, only the first is shown"
+        sentence = f"The {len(top)} most frequent that do not overlap: {left_out}."
+    if error := found.runs.error(length):
+        sentence += f" In more text than is counted exactly, counts may be up to {error:,} too low, and runs of fewer may be missing."
+    entries = [Row(words, [("s4" if length == 1 else "s1", count)], short(count), f"{words}: {count:,} times") for words, count in top]
+    table = parts.table(("words", "count"), [(words, f"{count:,}") for words, count in top])
+    return parts.card(_NGRAM_NAMES[length], sentence, rows(entries), table)
 
 
 def dropped_section(found: DatasetStatistics) -> Markup | None:
@@ -232,11 +244,16 @@ def dropped_section(found: DatasetStatistics) -> Markup | None:
     if not found.dropped and not found.dropped_samples:
         return None
     total = found.dropped.total()
-    entries = [Row(reason, [("s5", count)], f"{count:,} · {share(count, total)}") for reason, count in found.dropped.most_common(20)]
+    entries = _counted_rows(found.dropped.most_common(), total, _MAX_REASONS, "s5", "reason")
     table = parts.table(("reason", "documents"), [(reason, f"{count:,}") for reason, count in found.dropped.most_common()])
     everything = total + found.total.num_documents
     chart = (
-        parts.card("Reasons", f"{share(total, everything)} of {plural(everything, 'document')} went.", rows(entries), table)
+        parts.card(
+            "Reasons",
+            f"{share(total, everything)} of {plural(everything, 'document')} went, for {plural(len(found.dropped), 'reason')}.",
+            rows(entries),
+            table,
+        )
         if total
         else None
     )
@@ -251,7 +268,8 @@ def dropped_section(found: DatasetStatistics) -> Markup | None:
 
 def samples_section(found: DatasetStatistics) -> Markup:
     """Documents drawn evenly, and those of lowest quality."""
-    shown = [parts.section("Samples", f"{len(found.samples.items)} documents drawn evenly.", _samples(found, list(found.samples)))]
+    drawn = list(found.samples)
+    shown = [parts.section("Samples", f"{plural(len(drawn), 'document')} drawn evenly.", _samples(found, drawn))]
     if found.worst:
         shown.append(
             parts.section(

@@ -6,6 +6,7 @@ from llm_training.report import dataset_cards as cards
 from llm_training.report import page as parts
 from llm_training.report.dataset import DatasetStatistics
 from llm_training.report.dataset_cards import PageFacts
+from llm_training.report.languages import is_language
 from llm_training.report.numbers import counted, plural, share, short, size, three_digits
 from llm_training.report.sketches import RepeatCounts
 
@@ -29,7 +30,8 @@ def dataset_page(found: DatasetStatistics, facts: PageFacts) -> bytes:
 
 def _figures(found: DatasetStatistics, repeats: RepeatCounts, facts: PageFacts) -> dict[str, str]:
     total = found.total
-    shown = {"documents": counted(total.num_documents), "of text": size(total.num_bytes), "words": short(total.num_words)}
+    shown = {"documents" if total.num_documents != 1 else "document": counted(total.num_documents)}
+    shown |= {"of text": size(total.num_bytes), "words": short(total.num_words)}
     if total.num_tokens:
         shown["tokens"] = short(total.num_tokens)
         shown["bytes per token"] = three_digits(total.num_bytes / total.num_tokens)
@@ -38,7 +40,8 @@ def _figures(found: DatasetStatistics, repeats: RepeatCounts, facts: PageFacts) 
     if found.quality:
         shown["median quality, 0 to 1"] = f"{found.quality_quantile(0.5):.2f}"
     if found.languages:
-        shown["languages" if len(found.languages) != 1 else "language"] = str(len(found.languages))
+        num_languages = sum(map(is_language, found.languages))
+        shown["languages" if num_languages != 1 else "language"] = str(num_languages)
     return shown
 
 

@@ -73,6 +73,15 @@ def decades(lowest: float, highest: float, most: int = 7) -> list[float]:
     return thinned(found, most)
 
 
+def axis_values(lowest: float, highest: float, most: int = 7) -> list[float]:
+    """Round values of a logarithmic axis: those of its decades, or evenly spaced ones where that would be fewer than three."""
+    found = decades(lowest, highest, most)
+    if len(found) > 2:
+        return found
+    step = round_steps(highest - lowest, most)[0]
+    return [step * number for number in range(math.ceil(lowest / step - 1e-9), math.floor(highest / step + 1e-9) + 1)]
+
+
 def thinned(values: Sequence[float], most: int) -> list[float]:
     """Every n-th value, so that at most ``most`` stay."""
     step = max(1, math.ceil(len(values) / most))
