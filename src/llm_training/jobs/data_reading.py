@@ -109,7 +109,8 @@ class DataReading:
             yield Looked(document, is_measured, count)
 
     def _watched(self, task: str) -> Iterator[Document]:
-        shown = -1
+        shown = 0
+        self._progress(task, shown)
         for document in self._reader.documents():
             if self.report.num_bytes != shown:
                 shown = self.report.num_bytes
@@ -127,6 +128,7 @@ class DataReading:
         It is read no further than ``measured_bytes``; of what follows, everything counts as text.
         """
         text = others = seen = 0
+        self._progress(_SIZING, seen)
         with closing(SliceReader(corpus, plan)) as reader:
             for document in reader.documents():
                 if reader.report.num_bytes != seen:

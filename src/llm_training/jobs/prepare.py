@@ -274,6 +274,7 @@ def _train(texts: Texts, plan: Plan, input: Sequence[str], vocab_size: int | Non
 
 def _watched(documents: Iterator[Document], bus: EventBus) -> Iterator[Document]:
     done = 0
+    bus.publish(Progress(task="Writing documents", done=done, total=None, unit="documents"))
     for document in documents:
         done += 1
         if done % _DOCUMENTS_PER_LINE == 0:
