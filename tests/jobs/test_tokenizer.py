@@ -115,6 +115,15 @@ def test_a_size_that_cannot_be_is_refused_before_anything_is_read(tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_left_out_of_the_source_is_told(source: Path, tmp_path: Path) -> None:
+    (source / "picture.png").touch()
+    notices: list[str] = []
+    bus = EventBus()
+    bus.subscribe(lambda event: notices.append(event.message) if isinstance(event, Notice) else None)
+    train_tokenizer_job([str(source)], str(tmp_path / "tok"), vocab_size=300, bus=bus)
+    assert "left out of the sources: 1 of unknown kind .png" in notices
+
+
 def test_fertility_is_told_by_source(source: Path, tmp_path: Path) -> None:
     (tmp_path / "digits.jsonl").write_text("".join(json.dumps({"text": f"{number * 7919} " * 40}) + "\n" for number in range(80)))
     result = train_tokenizer_job([str(source), str(tmp_path / "digits.jsonl")], str(tmp_path / "tok"), vocab_size=300)

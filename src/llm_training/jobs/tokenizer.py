@@ -13,6 +13,7 @@ from llm_training.corpus.sources.prepared import TOKENIZER_KIND, TOKENIZER_NAMES
 from llm_training.errors import ConfigError, IntegrityError, StorageError
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.own_folder import refuse_source_as_output, removed_when_empty
+from llm_training.jobs.plan_files import tell_skipped
 from llm_training.storage.durable import json_bytes, remove_file, write_bytes
 from llm_training.storage.locks import FileLock
 from llm_training.storage.manifest import MANIFEST_NAME, read_manifest, write_manifest
@@ -65,6 +66,7 @@ def train_tokenizer_job(
         _require_own(directory)
         corpus = open_corpus(inputs, CorpusSettings(text_field=text_field, skip_bad=skip_bad, flags=(SKIP_BAD, TEXT_FIELD)))
         plan = make_plan(corpus, notify=lambda line: bus.publish(Notice(message=line)))
+        tell_skipped(plan, bus)
         reader = SliceReader(corpus, plan)
         try:
             began = time.perf_counter()
