@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,23 @@ def test_printed_documents_of_prepared_data_train(empty_directory: Path, run: Ru
     assert found.code == 0, found.err
 
 
+def test_next_commands_are_words_of_the_shell(empty_directory: Path, run: Run) -> None:
+    source, output = "we ird #1.jsonl", "my out/it's $HOME"
+    (empty_directory / source).write_text("".join(json.dumps({"text": f"some words, {n} of them, for a text"}) + "\n" for n in range(60)))
+    for format, files in (("jsonl", 2), ("parquet", 0)):
+        found = run("prepare-data", source, "--output", output, "--vocab-size", "260", "--format", format, *RAW)
+        words = shlex.split(found.out.splitlines()[-1])
+        assert words[:2] == ["Next:", "llm-train"] and words[-2:] == ["--tokenizer.path", output]
+        assert sum(Path(word).is_file() for word in words) == files
+    found = run("train-tokenizer", source, "--output", f"{output}/tok", "--vocab-size", "260")
+    assert shlex.split(found.out.splitlines()[-1]) == ["Next:", "llm-train", source, "--tokenizer.path", f"{output}/tok"]
+    fields = [word for word in FIELDS.split() if word not in ("--tokenizer.vocab-size", "300", "run")]
+    found = run("train", *shlex.split(found.out.splitlines()[-1])[2:], *fields, "a run")
+    assert found.code == 0, found.err
+    (line,) = [line for line in found.out.splitlines() if "llm-evaluate" in line]
+    assert Path(shlex.split(line)[2]).is_dir() and " " in shlex.split(line)[2]
+
+
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="terminals of POSIX")
 def test_a_terminal_gets_lines_and_tabs_but_no_commands(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from llm_training.cli import generate
@@ -108,6 +126,10 @@ def test_system(run: Run) -> None:
         ("plot", 2, "there is no run under runs/"),
         ("cleanup --checkpoint-dir nowhere", 2, "there is no such directory; at nowhere"),
         ("build-cache nowhere", 3, "nowhere"),
+        ("build-cache x --verify --force-rebuild", 2, "--verify cannot go with --force-rebuild"),
+        ("build-cache x --verify --mode inverse", 2, "--verify cannot go with --mode inverse"),
+        ("build-cache x --force-rebuild --mode inverse", 2, "--force-rebuild cannot go with --mode inverse"),
+        ("build-cache a/#wieght=2", 3, "#wieght=2 is no suffix that is known"),
         ("build-cache --batch-siz 3", 2, "did you mean --batch-size?"),
         ("check-system x", 2, "x"),
     ],

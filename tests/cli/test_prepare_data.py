@@ -89,6 +89,33 @@ def test_bytes_that_are_no_text_are_replaced_and_told(
     assert json.loads((tmp_path / "o/stats.json").read_text())["changes"]["read with U+FFFD for bytes that are no UTF-8"] == 2
 
 
+def test_errors_name_the_flags_that_the_command_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bytes.jsonl").write_bytes(b'{"text": "some words"}\n{"text": "bad \xff"}\n')
+    (tmp_path / "body.jsonl").write_text('{"body": "some words"}\n' * 9)
+    (tmp_path / "encoding.py").write_text("# coding: nonsense\n")
+
+    def remedy(command: str, name: str, *words: str) -> str:
+        assert main([command, str(tmp_path / name), "--output", str(tmp_path / "o"), *words]) == 3
+        return capsys.readouterr().err.strip().rpartition("; ")[2]
+
+    skip = "skip bad documents (--skip-bad)"
+    assert remedy("prepare-data", "bytes.jsonl") == f"mend it, read such bytes as U+FFFD (--replace-bad-bytes), or {skip}"
+    assert remedy("prepare-data", "encoding.py") == f"mend it, or {skip}"
+    assert remedy("train-tokenizer", "bytes.jsonl") == f"mend it, or {skip}"
+    for command in ("prepare-data", "train-tokenizer"):
+        assert remedy(command, "body.jsonl") == f"mend it, name the field of the text (--text-field), or {skip}"
+        assert "name its text with --text-field" in remedy(command, "body.jsonl", "--skip-bad")
+    lenient = ("--skip-bad", "--max-bad-fraction", "0")
+    assert "read bad bytes as U+FFFD with --replace-bad-bytes" in remedy("prepare-data", "bytes.jsonl", *lenient)
+
+
+def test_a_source_without_documents_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, message in (("empty.txt", "there are no documents in the source"), ("empty.csv", "the file is empty")):
+        (tmp_path / name).touch()
+        assert run(tmp_path / name, "--output", tmp_path / "o") == 3
+        assert f"{message}; at {tmp_path / name}; " in capsys.readouterr().err
+
+
 def test_other_fields_of_the_section(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records: list[dict[str, object]] = [{"id": f"i{number}", "body": f"{TEXT}{number}"} for number in range(30)]
     source = write(tmp_path / "x.jsonl", [*records, *({"id": f"bad{number}"} for number in range(6))])

@@ -52,6 +52,7 @@ def test_spellings_of_a_flag(run: Run, tmp_path: Path, words: tuple[str, ...]) -
         (("--compile",), "training", "compile", "true"),
         (("--no-compile",), "training", "compile", "false"),
         (("--compile", "auto"), "training", "compile", "auto"),
+        (("--compile", "a/b"), "data", "sources", ["a/b"]),
         (("--no-wandb",), "monitoring", "plots", True),
         (("--use-amp",), "training", "precision", "auto"),
         (("--no-use-amp",), "training", "precision", "fp32"),
@@ -123,6 +124,8 @@ def test_flags_win_over_files_and_later_files_over_earlier(run: Run, tmp_path: P
         ("a --data-dir b", "data.sources is given twice"),
         ("--dry-run=perhaps", "Invalid value for --dry-run"),
         ("--wandb-project p", "metrics.jsonl"),
+        ("--cache.document-attention maybe", "cache.document_attention is maybe but must be one of auto, true, false"),
+        ("texts --compile perhaps", "training.compile is perhaps but must be one of auto, true, false"),
     ],
 )
 def test_wrong_words_are_one_line(run: Run, words: str, expected: str) -> None:

@@ -164,6 +164,9 @@ def test_token_ids_are_a_declared_kind(folder: Path, read) -> None:
     ("uri", "error", "message"),
     [
         ("/no/such/place", DataError, "no such file, folder or glob"),
+        ("/no/such/*.jsonl", DataError, r"no file matches the glob; at /no/such/\*\.jsonl"),
+        ("a/#wieght=2", DataError, "#wieght=2 is no suffix that is known: these are #weight=NUMBER and #max_epochs=NUMBER"),
+        ("a/#weight=2", DataError, "leave #weight=2 out: weights are for llm-train and llm-build-cache"),
         ("ftp://host/x", ConfigError, "unknown kind"),
         ("hf:", ConfigError, "names no data set"),
         ("/dev/zero", DataError, "not a regular file"),

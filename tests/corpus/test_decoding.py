@@ -150,7 +150,7 @@ def test_a_torn_last_line_waits_for_its_end(folder: Path) -> None:
     said: list[str] = []
     corpus = open_corpus([str(path)], CorpusSettings())
     plan = make_plan(corpus, notify=said.append)
-    assert plan.slices[0].num_records == 1 and said == ["the last line of r.jsonl is not whole: left out until it is"]
+    assert plan.slices[0].num_records == 1 and said == ["the last line of r.jsonl is not whole: left out until it is (line 2)"]
     path.write_bytes(b'{"text": "one"}\n{"text": "two"}\n')
     grown = make_plan(corpus, plan)
     assert grown.slices[0] == plan.slices[0] and [span.count for span in grown.slices[1].spans] == [1]

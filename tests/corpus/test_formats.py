@@ -162,7 +162,7 @@ def test_a_last_csv_row_still_being_written_waits(folder: Path) -> None:
     said: list[str] = []
     path.write_bytes(b'n,text\n1,"one\ntwo"\n2,"thr')
     plan = make_plan(_open(path), notify=said.append)
-    assert plan.slices[0].num_records == 1 and said == ["the last line of x.csv is not whole: left out until it is"]
+    assert plan.slices[0].num_records == 1 and said == ["the last line of x.csv is not whole: left out until it is (line 4)"]
     path.write_bytes(b'n,text\n1,"one\ntwo"\n2,"three"\n3,four')
     corpus = _open(path)
     grown = make_plan(corpus, plan)
@@ -194,6 +194,27 @@ def test_a_quote_that_is_never_closed_is_a_bad_record(folder: Path, slice_bytes:
     with path.open("ab") as file:
         file.write(f"30,appended{line_end}".encode())
     assert [document.text for document in read_all(corpus, make_plan(corpus, plan))][-2:] == ["closed and more", "appended"]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_rows_behind_an_open_quote_are_all_told(folder: Path, line_end: str) -> None:
+    rows = ["id,text", *(f"{number},good text" for number in range(30)), '30,"opened', *(f"{n},swallowed" for n in range(31, 58))]
+    (folder / "quote.csv").write_bytes("".join(f"{row}{line_end}" for row in rows).encode())
+    (folder / "quote.csv.gz").write_bytes(gzip.compress((folder / "quote.csv").read_bytes()[: -len(line_end)]))
+    for name in ("quote.csv", "quote.csv.gz"):
+        said: list[str] = []
+        assert make_plan(_open(folder / name), notify=said.append).slices[0].num_records == 30
+        assert len(said) == 1 and f"of {name} is not whole: left out until it is, from line 32 to the end (28 lines)" in said[0]
+
+
+def test_a_csv_without_one_column_of_the_text_is_refused(folder: Path) -> None:
+    (folder / "x.csv").write_text("text,id,text\nfirst,1,second\n")
+    with pytest.raises(DataError, match=r"2 columns are called 'text'; at .*x\.csv"):
+        _reader(folder / "x.csv")
+    for content, message in (("", "the file is empty"), ("\ntext\nx\n", "names the columns, is blank")):
+        (folder / "x.csv").write_text(content)
+        with pytest.raises(DataError, match=rf"{message}; at .*x\.csv"):
+            _reader(folder / "x.csv")
 
 
 @given(st.text(st.sampled_from('"",;a\n'), max_size=30), st.sampled_from([",", ";"]))
@@ -393,6 +414,21 @@ def test_pipes_and_links_are_not_waited_for(folder: Path) -> None:
         (folder / name).symlink_to(folder / name)
         with pytest.raises(DataError, match="cannot read the source"):
             open_corpus([str(folder / name)], CorpusSettings())
+
+
+@pytest.mark.parametrize("max_document_bytes", [10_000, 500], ids=["read", "passed-over"])
+def test_what_an_archiver_says_of_itself_is_no_page(folder: Path, max_document_bytes: int) -> None:
+    """Wget adds its list of records, its arguments and its log to every archive."""
+    names = ("MANIFEST.txt", "wget_arguments.txt", "wget.log")
+    uris = [f"<metadata://gnu.org/software/wget/warc/{name}>" for name in names]
+    own = [
+        warc_record("resource", b"log " * 500, number, Content_Type="text/plain", WARC_Target_URI=uri) for number, uri in enumerate(uris)
+    ]
+    uri = "https://a.org/metadata://x"
+    pages = [warc_record("resource", b"a page of text %d" % n, n, Content_Type="text/plain", WARC_Target_URI=uri) for n in range(4)]
+    (folder / "x.warc").write_bytes(b"".join([*own, *pages]))
+    reader = _reader(folder / "x.warc", max_document_bytes=max_document_bytes, slice_bytes=600)
+    assert reader.report.dropped == {"not a page": 3} and reader.report.num_documents == 4 and reader.report.num_bad == 0
 
 
 @pytest.mark.parametrize("slice_bytes", [100_000, 1_000], ids=["read", "not-read"])

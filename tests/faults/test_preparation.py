@@ -232,7 +232,7 @@ def test_filters_that_leave_nothing_make_nothing(tmp_path: Path, capsys: pytest.
     (tmp_path / "a.jsonl").write_text('{"text": "too short to stay"}\n' * 5)
     assert main(["prepare-data", str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "out"), "--min-length", "1000"]) == 3
     assert "cleaning left none of 5 documents" in capsys.readouterr().err
-    assert not [path for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")]
+    assert not (tmp_path / "out").exists()
 
 
 def make_fifo(folder: Path) -> None:
@@ -293,6 +293,33 @@ def test_a_file_without_permission(memory_path: Path) -> None:
     secret.chmod(0o644)
     assert as_nobody(words, memory_path / "said") == 5
     assert "permission denied" in (memory_path / "said").read_text()
+
+
+def test_a_folder_without_permission(memory_path: Path) -> None:
+    """P-6: its texts are not lost without a word, wherever it is in the source; without rights to a folder its names are unknown."""
+    memory_path.chmod(0o755)
+    (memory_path / "texts" / "inner" / "secret").mkdir(parents=True)
+    for folder in ("texts", "texts/inner", "texts/inner/secret"):
+        (memory_path / folder / "a.txt").write_text(f"some words of {folder}\n" * 9)
+    (memory_path / "out").mkdir(mode=0o777)
+    (memory_path / "out").chmod(0o777)
+    words = ["prepare-data", str(memory_path / "texts"), "--vocab-size", "257", *RAW, "--output"]
+    assert main([*words, str(memory_path / "first")]) == 0, "so that everything is imported"
+    for mode in (0, 0o111):
+        (memory_path / "texts/inner/secret").chmod(mode)
+        assert as_nobody([*words, str(memory_path / "out")], memory_path / "said") == 5
+        said = (memory_path / "said").read_text()
+        assert "error[E05]: cannot read a folder of the source (permission denied)" in said and "texts/inner/secret;" in said
+    lenient = [*words, str(memory_path / "out"), "--skip-bad", "--json"]
+    assert as_nobody(lenient, memory_path / "said") == 0
+    read = json.loads((memory_path / "out" / "stats.json").read_text())
+    assert read["dropped"] == {"read: cannot read a folder of the source (permission denied)": 1} and read["num_documents_read"] == 2
+    (memory_path / "texts/inner/secret").chmod(0o444)
+    assert as_nobody([*words, str(memory_path / "out")], memory_path / "said") == 3
+    assert "cannot read the source (Permission denied)" in (memory_path / "said").read_text()
+    (memory_path / "texts").chmod(0)
+    assert as_nobody(lenient, memory_path / "said") == 5
+    (memory_path / "texts").chmod(0o755)
 
 
 def test_a_file_that_is_deleted_while_others_are_read(

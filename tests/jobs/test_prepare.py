@@ -10,9 +10,10 @@ import pytest
 
 from llm_training.cleaning import CleaningSettings
 from llm_training.corpus import CorpusSettings, SliceReader, make_plan, open_corpus
-from llm_training.errors import ConfigError, DataError, LockedError
+from llm_training.errors import ConfigError, DataError, LockedError, StorageError
 from llm_training.jobs.clean_corpus import CleaningPlan
 from llm_training.jobs.prepare import TokenizerChoice, chosen_tokenizer, prepare
+from llm_training.jobs.tokenizer import train_tokenizer_job
 from llm_training.storage.locks import FileLock
 from llm_training.storage.manifest import verify
 from llm_training.tokenizer import load_tokenizer
@@ -145,8 +146,10 @@ def test_a_prepared_folder_is_not_prepared_in_its_place(texts: Path, tmp_path: P
     prepare([str(texts)], str(output), vocab_size=300, format=format)
     before = {path.name: path.read_bytes() for path in output.iterdir()}
     for other in ("jsonl", "parquet"):
-        with pytest.raises(ConfigError, match="would be replaced by the output"):
+        with pytest.raises(ConfigError, match="is the output folder"):
             prepare([str(output)], str(output), vocab_size=300, format=other)
+        with pytest.raises(ConfigError, match="would be replaced by the output"):
+            prepare([str(output / "train*")], str(output), vocab_size=300, format=other)
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
 
@@ -184,6 +187,60 @@ def test_a_failure_leaves_the_earlier_preparation_valid(texts: Path, tmp_path: P
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
     result = prepare([str(texts)], str(output), vocab_size=300, skip_bad=True)
     assert sum(result.dropped.values()) == 1
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_source_is_no_output_folder(texts: Path, tmp_path: Path, is_link: bool) -> None:
+    (tmp_path / "mixed").mkdir()
+    texts.rename(tmp_path / "mixed" / "raw.jsonl")
+    (tmp_path / "link").symlink_to("mixed")
+    output = str(tmp_path / ("link" if is_link else "mixed"))
+    for start in (prepare, train_tokenizer_job):
+        with pytest.raises(ConfigError, match=r"the source .*/mixed/ is the output folder"):
+            start([f"{tmp_path / 'mixed'}/"], output, vocab_size=300)
+    with pytest.raises(ConfigError, match="is the output folder"):
+        prepare([str(tmp_path / "mixed/raw.jsonl")], output, validation_sources=[output])
+    assert [path.name for path in (tmp_path / "mixed").iterdir()] == ["raw.jsonl"]
+    prepare([str(tmp_path / "mixed")], str(tmp_path / "mixed" / "out"), vocab_size=300)
+
+
+def test_failures_leave_no_folder(texts: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"no text \xff\n")
+    (tmp_path / "there").mkdir()
+    before = sorted(tmp_path.iterdir())
+    everything_goes = CleaningPlan(CleaningSettings(steps=(), min_length=10**6), near_similarity=None)
+    for cleaning in (None, everything_goes):
+        for source in ("nosuch.txt", "bad.txt", "raw.jsonl"):
+            for output in ("a/b/out", "there"):
+                with pytest.raises(DataError) if cleaning or source != "raw.jsonl" else pytest.raises(ConfigError):
+                    size = 300 if cleaning or source != "raw.jsonl" else 10
+                    prepare([str(tmp_path / source)], str(tmp_path / output), vocab_size=size, cleaning=cleaning)
+    for source in ("nosuch.txt", "bad.txt"):
+        with pytest.raises(DataError):
+            train_tokenizer_job([str(tmp_path / source)], str(tmp_path / "a/b/tok"), vocab_size=300)
+    assert sorted(tmp_path.iterdir()) == before and not list((tmp_path / "there").iterdir())
+
+
+def test_a_failure_after_some_slices_keeps_them(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    normalised = CleaningPlan(CleaningSettings(steps=("normalise",)), deduplicate=False, near_similarity=None)
+
+    def fail(*_words: object, **_named: object) -> None:
+        raise StorageError("the disk is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("llm_training.jobs.prepare.DocumentWriter", fail)
+        with pytest.raises(StorageError):
+            prepare([str(texts)], str(tmp_path / "out"), vocab_size=300, cleaning=normalised)
+    assert list((tmp_path / "out" / ".cleaning").glob("slice-*.account.json"))
+    prepare([str(texts)], str(tmp_path / "out"), vocab_size=300, cleaning=normalised)
+    assert not (tmp_path / "out" / ".cleaning").exists()
+
+
+@pytest.mark.parametrize(("name", "message"), [("nosuch.jsonl", "no such file of tests"), (".", "not a file of tests")])
+def test_test_files_that_are_not_there(texts: Path, tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        prepare([str(texts)], str(tmp_path / "out"), vocab_size=300, cleaning=CleaningPlan(tests=(str(tmp_path / name),)))
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unsealed_preparation_is_taken_over(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from tests.end_to_end.tiny import tiny_config, write_corpus
 
+from llm_training.corpus import CorpusSettings, open_corpus
 from llm_training.errors import ConfigError, IntegrityError, LockedError
 from llm_training.events import EventBus, Notice
 from llm_training.jobs import cache
-from llm_training.jobs.prepare import prepare
+from llm_training.jobs.prepare import TokenizerChoice, prepare
 from llm_training.jobs.tokenizer import REPORT_FILE, train_tokenizer_job
+from llm_training.storage.durable import write_bytes
 from llm_training.storage.locks import FileLock
 from llm_training.storage.manifest import verify
 from llm_training.tokenizer import load_tokenizer
@@ -47,6 +49,62 @@ def test_replacing_another_tokenizer_is_said(source: Path, tmp_path: Path) -> No
     assert [line for line in notices if f"another tokenizer ({first[:8]}), which is replaced" in line]
 
 
+@pytest.mark.parametrize(
+    "names", [["tokenizer.json", "vocab.json", "merges.txt"], ["merges.txt"], ["tokenizer_config.json"], ["manifest.json"]]
+)
+def test_a_tokenizer_of_another_program_is_not_replaced(source: Path, tmp_path: Path, names: list[str]) -> None:
+    (tmp_path / "gpt2").mkdir()
+    for name in names:
+        (tmp_path / "gpt2" / name).write_text("{}")
+    with pytest.raises(ConfigError, match=rf"the folder holds {names[0]}, which llm-train-tokenizer did not write; at .*gpt2"):
+        train_tokenizer_job([str(source)], str(tmp_path / "gpt2"), vocab_size=300)
+    assert {path.name: path.read_text() for path in (tmp_path / "gpt2").iterdir()} == dict.fromkeys(names, "{}")
+
+
+def test_prepared_data_are_not_replaced_by_a_tokenizer(source: Path, tmp_path: Path) -> None:
+    prepare([str(source)], str(tmp_path / "data"), vocab_size=300)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    with pytest.raises(ConfigError, match=r"the folder holds tokenizer\.json, which llm-train-tokenizer did not write"):
+        train_tokenizer_job([str(source)], str(tmp_path / "data"), vocab_size=300)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()} == before
+
+
+def test_a_tokenizer_that_was_being_written_is_replaced(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before each of its files: the next command knows whose folder it is."""
+    from llm_training.jobs import tokenizer
+
+    for count in range(4):
+        left = count
+
+        def killed(path: Path, content: bytes) -> object:
+            nonlocal left
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+            return write_bytes(path, content)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(tokenizer, "write_bytes", killed)
+            with pytest.raises(KeyboardInterrupt):
+                train_tokenizer_job([str(source)], str(tmp_path / "tok"), vocab_size=300)
+        assert len(list(tmp_path.glob("tok/*"))) == count
+    train_tokenizer_job([str(source)], str(tmp_path / "tok"), vocab_size=300)
+    assert verify(tmp_path / "tok").extra["kind"] == "tokenizer"
+
+
+def test_a_tokenizer_inside_of_its_source_is_no_text_of_it(source: Path, tmp_path: Path) -> None:
+    before = [file.key for file in open_corpus([str(source)], CorpusSettings()).files]
+    train_tokenizer_job([str(source)], str(source / "tok"), vocab_size=300)
+    (source / "tok" / "notes.txt").write_text("somebody's own\n")
+    for pattern in (str(source), f"{source}/**"):
+        names = [file.path.name for file in open_corpus([pattern], CorpusSettings()).files]
+        assert len(names) == len(before) + 1 and names[-1] == "notes.txt"
+    (source / "tok" / "manifest.json").unlink()  # as of a killed command
+    assert len(open_corpus([str(source)], CorpusSettings()).files) == len(before) + 1
+    prepare([str(source)], str(source / "data"), tokenizer_files=TokenizerChoice("bytes"))
+    assert {file.path.name for file in open_corpus([f"{source}/data/*"], CorpusSettings()).files} == {"train.json", "validation.json"}
+
+
 def test_a_size_that_cannot_be_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     for start in (
         lambda: train_tokenizer_job([str(tmp_path / "nothing")], str(tmp_path / "tok"), vocab_size=10**9),
@@ -55,6 +113,15 @@ def test_a_size_that_cannot_be_is_refused_before_anything_is_read(tmp_path: Path
         with pytest.raises(ConfigError, match="the range is 257"):
             start()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_left_out_of_the_source_is_told(source: Path, tmp_path: Path) -> None:
+    (source / "picture.png").touch()
+    notices: list[str] = []
+    bus = EventBus()
+    bus.subscribe(lambda event: notices.append(event.message) if isinstance(event, Notice) else None)
+    train_tokenizer_job([str(source)], str(tmp_path / "tok"), vocab_size=300, bus=bus)
+    assert "left out of the sources: 1 of unknown kind .png" in notices
 
 
 def test_fertility_is_told_by_source(source: Path, tmp_path: Path) -> None:

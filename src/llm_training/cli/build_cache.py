@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from llm_training.cli import door
+from llm_training.errors import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,11 +53,11 @@ def build_cache(
     from llm_training.cli.console import print_json, watched
     from llm_training.config.given import DEFAULT
     from llm_training.config.load import load_config
-    from llm_training.errors import ConfigError
     from llm_training.jobs import cache
     from llm_training.jobs.cache_check import check_cache
     from llm_training.storage.remote import is_remote
 
+    _refuse_contradictions({"--verify": verify, "--force-rebuild": force_rebuild, "--mode inverse": mode == "inverse"})
     given = (*(input or ()), *sources)
     own: list[tuple[str, str | tuple[str, ...]]] = [("data.sources", given)] if given else []
     own += [(name, value) for name, value in (("tokenizer.path", tokenizer), ("cache.name", dataset_name)) if value is not None]
@@ -79,6 +80,12 @@ def build_cache(
     else:
         print("\n".join(result.lines()))
     return 0
+
+
+def _refuse_contradictions(is_given: Mapping[str, bool]) -> None:
+    given = [flag for flag, holds in is_given.items() if holds]
+    if len(given) > 1:
+        raise ConfigError(f"{given[0]} cannot go with {given[1]}", remedy="give one of them")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ and may be repeated. What a value means is the loader's business; here it stays 
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -94,10 +95,19 @@ class _Splitter:
             self.found.values.append((negated, "false"))
         elif attached is not None:
             self._store(key, attached)
-        elif _is_switch(key) and (self._next() or "").lower() not in SWITCH_WORDS:
+        elif _is_switch(key) and not self._is_value(key, self._next()):
             self.found.values.append((key, "true"))
         else:
             self._separate_value(name, key)
+
+    def _is_value(self, key: str, word: str | None) -> bool:
+        """Whether what follows a switch is its value. Where it may be more than on and off, a word that names no source is a wrong one."""
+        if word is None or word.startswith("-"):
+            return False
+        if word.lower() in SWITCH_WORDS:
+            return True
+        fact = _fact(key)
+        return fact is not None and bool(fact.choices) and not _may_be_source(word)
 
     def _separate_value(self, name: str, key: str) -> None:
         value = self._next()
@@ -136,6 +146,10 @@ def _fact(key: str) -> FieldFact | None:
 def _is_switch(key: str) -> bool:
     fact = _fact(key)
     return resolve(key) in SWITCHES or (fact is not None and (fact.kind == "bool" or "true" in fact.choices))
+
+
+def _may_be_source(word: str) -> bool:
+    return any(sign in word for sign in "/\\:.*?[#~") or os.path.lexists(word)
 
 
 def _is_list(key: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,7 +115,7 @@ def prepare_data(
         print(f"and {len(result.bad) - _SHOWN_PLACES:,} more, listed in {Path(output, 'stats.json')}")
     print()
     print_facts(result.facts())
-    print(f"\nNext: {_next_command(output, format)}{_same_limit(data.max_document_bytes)}")
+    print(f"\nNext: {printable(_next_command(output, format))}{_same_limit(data.max_document_bytes)}")
     return 0
 
 
@@ -128,8 +129,9 @@ def _same_limit(max_document_bytes: int) -> str:
 
 def _next_command(output: str, format: str) -> str:
     if format == "parquet":
-        return f"llm-train {output} --tokenizer.path {output}"
-    return f"llm-train {Path(output, 'train.json')} --val-data-path {Path(output, 'validation.json')} --tokenizer.path {output}"
+        return shlex.join(["llm-train", output, "--tokenizer.path", output])
+    train, validation = (str(Path(output, f"{split}.json")) for split in ("train", "validation"))
+    return shlex.join(["llm-train", train, "--val-data-path", validation, "--tokenizer.path", output])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Literal
@@ -45,6 +46,7 @@ def train_tokenizer(
     """
     from llm_training.cli.console import print_facts, print_json, print_table, watched
     from llm_training.jobs.tokenizer import train_tokenizer_job
+    from llm_training.monitoring.printable import printable
 
     with watched(to_stderr=json) as bus:
         result = train_tokenizer_job(
@@ -64,7 +66,7 @@ def train_tokenizer(
         print_facts(result.report.facts())
         print()
         print_table(result.report.columns, result.report.rows(), right=frozenset(range(1, 7)))
-        print(f"\nNext: llm-train {' '.join([*(input or ()), *sources])} --tokenizer.path {output}")
+        print(f"\nNext: {printable(shlex.join(['llm-train', *(input or ()), *sources, '--tokenizer.path', output]))}")
     return 0
 
 

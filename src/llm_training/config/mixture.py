@@ -16,7 +16,7 @@ from typing import Final
 from llm_training.config.given import shown
 
 _SUFFIX: Final = re.compile(r"(?s)(.*)#((?:weight|max_epochs)=[^,#/\\]*(?:,(?:weight|max_epochs)=[^,#/\\]*)*)")
-_WORDS: Final = ("weight", "max_epochs")
+SOURCE_WORDS: Final = ("weight", "max_epochs")
 _NOTHING: Final = ("", "~", "null")
 
 
@@ -50,11 +50,11 @@ def parse_source(text: str) -> SourceEntry:
 def spell_source(mapping: Mapping[str, object]) -> str:
     """A mapping of a file as one entry. Raises ValueError whose text follows the field's name."""
     uri = mapping.get("uri")
-    unknown = sorted(mapping.keys() - {"uri", *_WORDS})
+    unknown = sorted(mapping.keys() - {"uri", *SOURCE_WORDS})
     if not isinstance(uri, str) or not uri or unknown:
         what = f"unknown {shown(unknown[0])}" if unknown else "no uri"
         raise ValueError(f"holds a mapping with {what}; write {{uri: PATH, weight: 2, max_epochs: 3}}")
-    said = [(name, mapping[name]) for name in _WORDS if mapping.get(name) is not None and str(mapping[name]) not in _NOTHING]
+    said = [(name, mapping[name]) for name in SOURCE_WORDS if mapping.get(name) is not None and str(mapping[name]) not in _NOTHING]
     if not said and _SUFFIX.fullmatch(uri):
         said = [("weight", 1)]  # the path itself ends like a suffix
     entry = f"{uri}#{','.join(f'{name}={value}' for name, value in said)}" if said else str(uri)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llm_training.errors import DataError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SKIP_BAD, REPLACE_BAD_BYTES, TEXT_FIELD = "--skip-bad", "--replace-bad-bytes", "--text-field"
 SPLITS = (TRAIN, VALIDATION, TEST)
 _MAX_EXAMPLES = 5
 # A handful of bad documents in a small folder is no reason to stop, whatever share of it they are.
@@ -55,6 +56,7 @@ class CorpusSettings:
             for validation or test are not counted; of the splits of an ``hf:`` source no one gives more.
         keep_html: pages of WARC files stay HTML, for a cleaning that extracts their text; else the source extracts it.
         replace_bad_bytes: bytes that are no UTF-8 become U+FFFD and are counted, instead of the document being bad.
+        flags: those that the command at hand has for bad documents, for its errors to name; they change no document.
     """
 
     text_field: str = "text"
@@ -66,6 +68,7 @@ class CorpusSettings:
     max_documents: int = 0
     keep_html: bool = False
     replace_bad_bytes: bool = False
+    flags: tuple[str, ...] = (SKIP_BAD, REPLACE_BAD_BYTES, TEXT_FIELD)
 
 
 @dataclass
@@ -98,14 +101,15 @@ class ReadReport:
         self.num_replaced += 1
         self.first_replaced = self.first_replaced or (file, offset)
 
-    def check(self, max_bad_fraction: float) -> None:
-        """Raise DataError when more of the documents were bad than allowed."""
+    def check(self, max_bad_fraction: float, flags: Sequence[str] = (REPLACE_BAD_BYTES, TEXT_FIELD)) -> None:
+        """Raise DataError when more of the documents were bad than allowed; it names those flags that the command has."""
         total = self.num_documents + self.num_bad
         tolerated = _TOLERATED_BAD_DOCUMENTS if max_bad_fraction > 0 else 0
         if self.num_bad > max(tolerated, max_bad_fraction * total):
             first = f" (first: {self.examples[0]})" if self.examples else ""
-            is_unnamed = bool(self.examples) and self.examples[0].startswith("missing text")
+            ways = {"missing text": (TEXT_FIELD, "name its text with"), "undecodable": (REPLACE_BAD_BYTES, "read bad bytes as U+FFFD with")}
+            flag, way = ways.get(self.examples[0].partition(" at ")[0], ("", "")) if self.examples else ("", "")
             raise DataError(
                 f"{self.num_bad:,} of {total:,} documents are bad, more than the {max_bad_fraction:.1%} allowed{first}",
-                remedy=f"mend the source{', name its text with --text-field' if is_unnamed else ''} or raise data.max_bad_fraction",
+                remedy=f"mend the source{f', {way} {flag}' if flag in flags else ''} or raise data.max_bad_fraction",
             )

@@ -20,7 +20,7 @@ from llm_training.corpus.sources.record import START_BYTES, Cut, Limits, Record
 from llm_training.corpus.sources.rows import RowFile, RowSource
 from llm_training.corpus.sources.text import TextFormat, line_boundary
 from llm_training.corpus.split import SINGLE_DOCUMENT_TRAIN_FRACTION
-from llm_training.corpus.streams import ByteStream, place_in_words, stamp_of
+from llm_training.corpus.streams import ByteStream, lines_after, place_in_words, stamp_of
 
 _BOUNDARY_BYTES = 1 << 16
 _MAX_OPEN_FILES = 4
@@ -122,6 +122,10 @@ class ByteFile:
     def position(self) -> int:
         """Offset up to which the file was read."""
         return self._stream.position
+
+    def lines_after(self, offset: int) -> tuple[int, int]:
+        """Number of the line at an offset, and how many there are from it to the end. Reads the file."""
+        return lines_after(self.file.place, offset)
 
     def locate(self, offset: int) -> str:
         """See :class:`OpenFile`. Reads the file up to the offset to count its lines: only errors need it."""

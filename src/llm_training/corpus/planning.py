@@ -138,9 +138,8 @@ class _Planner:
             if self._left == 0 and file.split in _COUNTED and not divides:
                 break
         end = placed[-1][1].stop if placed else start
-        is_cut_short = self._left != 0 and isinstance(opened, ByteFile) and opened.format.name in _GROWING_FORMATS and opened.position > end
-        if is_cut_short:
-            self._notify(f"the last line of {file.key} is not whole: left out until it is")
+        if self._left != 0 and isinstance(opened, ByteFile) and opened.format.name in _GROWING_FORMATS and opened.position > end:
+            self._notify(_torn(file.key, *opened.lines_after(end)))
         self._files.append(PlannedFile(file.key, source_number, file.split, stamp, end, first))
         return placed
 
@@ -228,6 +227,13 @@ def _compare(opened: OpenFile, span: Span, corpus: Corpus) -> None:
     cut = Cut(span.start, span.stop, span.count, span.num_bytes, span.sha256)
     if opened.read(cut, span.first, limits_of(corpus))[1] != span.sha256:
         raise edited(span)
+
+
+def _torn(key: str, first: int, count: int) -> str:
+    if count == 1:
+        return f"the last line of {key} is not whole: left out until it is (line {first})"
+    lines = f"from line {first} to the end ({count:,} lines)"
+    return f"the last row of {key} is not whole: left out until it is, {lines}; look for a quote that is never closed"
 
 
 def _next_line(opened: OpenFile, start: int) -> int:

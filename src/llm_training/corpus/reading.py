@@ -7,19 +7,20 @@ one reader for each worker: they share nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 from llm_training.corpus.corpus import Corpus
-from llm_training.corpus.document import TRAIN, VALIDATION, Document, ReadReport
+from llm_training.corpus.document import REPLACE_BAD_BYTES, SKIP_BAD, TEXT_FIELD, TRAIN, VALIDATION, Document, ReadReport
 from llm_training.corpus.opened import OpenFile, OpenFiles, open_file
 from llm_training.corpus.plan import BY_RECORD_TAIL, Plan, Slice, Span
 from llm_training.corpus.sources.decoding import NOT_REPLACED
-from llm_training.corpus.sources.record import NEVER_CLOSED, Cut, Limits, Record
+from llm_training.corpus.sources.record import MISSING_TEXT, NEVER_CLOSED, UNDECODABLE, Cut, Limits, Record
 from llm_training.corpus.split import SINGLE_DOCUMENT_TRAIN_FRACTION, split_of_digest, tail_boundary, text_digest
 from llm_training.errors import DataError, IntegrityError, LlmTrainingError
 
+_SHOWN_SOURCES: Final = 3
 _HAS_LINES: Final = re.compile(r"\.(?:jsonl|ndjson)(?:\.(?:gz|bz2|xz|zst))?(?:#\d+)?$")
 
 
@@ -34,6 +35,7 @@ class SliceReader:
         self.plan = plan
         self.report = ReadReport()
         self._settings = corpus.settings
+        self._uris = [source.uri for source in corpus.sources]
         self._files = {file.key: file for file in corpus.files}
         self._limits = limits_of(corpus)
         self._open = OpenFiles(corpus.settings)
@@ -80,11 +82,14 @@ class SliceReader:
                 if split in (None, document.split):
                     found = True
                     yield document
-        self.report.check(self._settings.max_bad_fraction)
+        self.report.check(self._settings.max_bad_fraction, self._settings.flags)
         if not found:
             which = f"{split} documents" if split else "documents"
             example = f" (first dropped: {self.report.examples[0]})" if self.report.examples else ""
-            raise DataError(f"there are no {which} in the source{example}", remedy="give more text, or look at what was dropped")
+            shown = self._uris if source is None else self._uris[source : source + 1]
+            where = ", ".join(shown[:_SHOWN_SOURCES]) + (", ..." if len(shown) > _SHOWN_SOURCES else "")
+            remedy = "give more text, or look at what was dropped"
+            raise DataError(f"there are no {which} in the source{example}", where=where, remedy=remedy)
 
     def close(self) -> None:
         """Close the open files."""
@@ -105,7 +110,7 @@ class SliceReader:
     def _drop(self, record: Record, span: Span, opened: OpenFile) -> None:
         if record.is_bad and not self._settings.skip_bad:
             where = opened.locate(span.start + record.offset)
-            raise DataError(f"{record.reason} ({record.detail})", where=where, remedy="mend it, or skip bad documents (--skip-bad)")
+            raise DataError(f"{record.reason} ({record.detail})", where=where, remedy=_remedy(record, self._settings.flags))
         self.report.drop(record.reason, _place(record, span, opened), is_bad=record.is_bad)
 
     def _documents(self, record: Record, span: Span, piece: Slice) -> tuple[Document, ...]:
@@ -163,6 +168,18 @@ def _place(record: Record, span: Span, opened: OpenFile) -> str:
         where = opened.locate(span.start + record.offset)
         return span.file + where[where.rindex(", line ") :]
     return f"{span.file}, record {record.position}"
+
+
+def _remedy(record: Record, flags: Sequence[str]) -> str:
+    """What can be done about a bad record, with those flags that the command has."""
+    ways = ["mend it"]
+    if record.reason == MISSING_TEXT and TEXT_FIELD in flags:
+        ways.append(f"name the field of the text ({TEXT_FIELD})")
+    if record.reason == UNDECODABLE and record.detail.startswith("not valid") and REPLACE_BAD_BYTES in flags:
+        ways.append(f"read such bytes as U+FFFD ({REPLACE_BAD_BYTES})")
+    if SKIP_BAD in flags:
+        ways.append(f"skip bad documents ({SKIP_BAD})")
+    return ", ".join(ways[:-1]) + (", or " if ways[1:] else "") + ways[-1]
 
 
 def _document(record: Record, span: Span, split: str) -> Document:

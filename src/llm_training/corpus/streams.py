@@ -204,6 +204,27 @@ class ByteStream:
         self._raw.close()
 
 
+def lines_after(path: Place, offset: int) -> tuple[int, int]:
+    """Number of the line at an offset in the decompressed bytes, and how many lines there are from it to the end.
+
+    Lines end as the editor shows them: with a line feed, or with a carriage return where there is no line feed.
+    Reads the file. Raises DataError, StorageError.
+    """
+    ends = {b"\n": [0, 0], b"\r": [0, 0]}  # before the offset, and from it on
+    stream, last = ByteStream(path), b""
+    try:
+        while data := stream.read(_COUNTED_BYTES):
+            cut = max(0, offset - (stream.position - len(data)))
+            for end, counts in ends.items():
+                counts[0] += data.count(end, 0, cut)
+                counts[1] += data.count(end, cut)
+            last = data[-1:]
+    finally:
+        stream.close()
+    end = b"\n" if any(ends[b"\n"]) else b"\r"
+    return ends[end][0] + 1, ends[end][1] + (last != end)
+
+
 def place_in_words(path: Place, offset: int) -> str:
     """Path, line and byte of an offset in the decompressed bytes. Reads up to it. Raises DataError, StorageError."""
     stream = ByteStream(path)

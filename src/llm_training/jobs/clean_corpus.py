@@ -26,7 +26,7 @@ from llm_training.cleaning.shingles import NUM_BANDS, shingles
 from llm_training.cleaning.words import UInt64Array
 from llm_training.config.data import DataConfig, Engine
 from llm_training.corpus import TRAIN, VALIDATION, Corpus, Document, Plan, ReadReport
-from llm_training.errors import ConfigError, DataError
+from llm_training.errors import ConfigError, DataError, StorageError
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.clean_slices import SPLIT_ORDER, BadRecords, CleanSlices, SliceFiles, bad_lines, dropped_line, num_rows
 from llm_training.runtime.device import usable_cores
@@ -192,10 +192,14 @@ def clean_corpus(
     total = plan.num_bytes
     done = total - sum(sum(span.num_bytes for span in plan.slices[number].spans) for number in due)
     bus.publish(Progress(task="Cleaning", done=done, total=total, unit="B"))
-    with contextlib.closing(_run(job, due, workers, engine, total, bus)) as results:
-        for _, num_bytes in results:
-            done += num_bytes
-            bus.publish(Progress(task="Cleaning", done=done, total=total, unit="B"))
+    try:
+        with contextlib.closing(_run(job, due, workers, engine, total, bus)) as results:
+            for _, num_bytes in results:
+                done += num_bytes
+                bus.publish(Progress(task="Cleaning", done=done, total=total, unit="B"))
+    except DataError:
+        remove_tree(folder)  # mended or skipped, a bad document makes this other work
+        raise
     rows = _Rows(all_files, has_bands)
     account = _account(all_files, corpus)
     original = exact_duplicates(rows, rows.standing) if what.deduplicate else np.full(rows.num_documents, NONE, dtype=np.int64)
@@ -208,7 +212,9 @@ def clean_corpus(
     for reason, number in (("duplicates: duplicate", int((original != NONE).sum())), ("near_duplicates: near_duplicate", len(near))):
         if number:
             account.dropped[reason] = number
-    _require_some(account, rows.num_documents)
+    if not rows.num_documents:
+        remove_tree(folder)
+        raise _none_left(account)
     stays = original == NONE
     stays[list(near)] = False
     held_out = _held_out_anew(rows, stays, corpus.settings.validation_fraction)
@@ -267,6 +273,19 @@ def _working_folder(output: Path, corpus: Corpus, plan: Plan, what: CleaningPlan
     return folder
 
 
+@contextlib.contextmanager
+def no_unused_work(output: Path) -> Generator[None]:
+    """On a failure of the block, remove a working folder without a cleaned slice: nothing in it is worth going on with."""
+    try:
+        yield
+    except BaseException:
+        folder = output / WORK_FOLDER
+        if not any(folder.glob("slice-*.account.json")):
+            with contextlib.suppress(StorageError):
+                remove_tree(folder)
+        raise
+
+
 def plain_values(value: object) -> object:
     """Settings as JSON-able values in one order."""
     if isinstance(value, dict):
@@ -300,15 +319,13 @@ def _account(all_files: list[SliceFiles], corpus: Corpus) -> _Account:
             total.report.num_replaced += found["num_replaced"]
             total.report.first_replaced = total.report.first_replaced or tuple(found["first_replaced"])
     total.report.num_documents = total.num_documents
-    total.report.check(corpus.settings.max_bad_fraction)
+    total.report.check(corpus.settings.max_bad_fraction, corpus.settings.flags)
     return total
 
 
-def _require_some(account: _Account, num_left: int) -> None:
-    if num_left:
-        return
+def _none_left(account: _Account) -> DataError:
     shown = ", ".join(f"{number:,} {reason}" for reason, number in account.dropped.most_common(4))
-    raise DataError(
+    return DataError(
         f"cleaning left none of {account.num_documents:,} documents ({shown})",
         remedy="choose other steps (--cleaning none for none at all), another --language, or look at what went with --keep-dropped",
     )

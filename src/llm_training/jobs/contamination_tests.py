@@ -17,6 +17,16 @@ _BLOCK_BYTES = 1 << 20
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 
+def require_tests(paths: Sequence[str]) -> None:
+    """Raise DataError for a path that is no file, before anything is read."""
+    for name in paths:
+        path = Path(name).expanduser()
+        if not path.exists():
+            raise DataError("no such file of tests", where=name, remedy="check the path given to --decontaminate")
+        if not path.is_file():
+            raise DataError("not a file of tests", where=name, remedy="give files to --decontaminate, each by its name")
+
+
 def texts_of_tests(paths: Sequence[str]) -> Iterator[str]:
     """All texts of the files, compressed or not. Raises DataError, StorageError."""
     for name in paths:

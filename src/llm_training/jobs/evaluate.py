@@ -12,7 +12,7 @@ import numpy as np
 from llm_training.cache.encoding import ENCODE_CHARACTERS, token_type
 from llm_training.cache.spool import ArraySpool
 from llm_training.corpus.corpus import open_corpus
-from llm_training.corpus.document import CorpusSettings
+from llm_training.corpus.document import TEXT_FIELD, CorpusSettings
 from llm_training.errors import ConfigError, DataError
 from llm_training.evaluation.held_out import HeldOutFigures, evaluate_documents
 from llm_training.evaluation.windows import Documents
@@ -101,7 +101,7 @@ def evaluate(
 def _documents(loaded: LoadedModel, test_data: Sequence[str], text_field: str) -> Documents:
     if not test_data:
         return held_out_of_run(loaded.path, loaded.tokenizer)
-    corpus = open_corpus(test_data, CorpusSettings(text_field=text_field, validation_fraction=0.0, skip_bad=False))
+    corpus = open_corpus(test_data, CorpusSettings(text_field=text_field, validation_fraction=0.0, skip_bad=False, flags=(TEXT_FIELD,)))
     ids, lengths = ArraySpool(token_type(loaded.tokenizer.vocab_size)), [np.zeros(1, dtype=np.int64)]
     for texts in _batched(read_texts(corpus)):
         flat, offsets = loaded.tokenizer.encode_documents(texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -131,9 +132,9 @@ def say_next_commands(context: RunContext, checkpoint: str, curve: str | None) -
     lines += [
         "",
         "Next:",
-        f"  llm-generate --model-path {latest}{prompt}",
-        f"  llm-evaluate --model-path {latest} --test-data FILE",
-        f"  llm-plot {run} --output curves.png",
+        f"  {shlex.join(['llm-generate', '--model-path', str(latest)])}{prompt}",
+        f"  {shlex.join(['llm-evaluate', '--model-path', str(latest)])} --test-data FILE",
+        f"  {shlex.join(['llm-plot', str(run)])} --output curves.png",
     ]
     for line in lines:
         context.bus.publish(Notice(message=line, level="plain"))

@@ -59,7 +59,7 @@ class PlanFile:
     def fresh(self, bus: EventBus) -> Plan:
         """A plan made anew, for a forced rebuild; nothing is written. Raises as `make_plan`."""
         plan = self._continued(None, bus)
-        _tell_skipped(plan, bus)
+        tell_skipped(plan, bus)
         return plan
 
     def continued(self, bus: EventBus, *, may_rescan: bool) -> Plan:
@@ -80,7 +80,7 @@ class PlanFile:
         plan = self._continued(previous, bus)
         if plan == previous:
             return plan
-        _tell_skipped(plan, bus)
+        tell_skipped(plan, bus)
         self._make_place()
         with self._locked():
             if (found := self.read()) != previous:
@@ -166,7 +166,8 @@ class PlanFile:
         yield from [folder / self._name] if self._is_named else sorted(folder.glob(f"{self._name}-????????"))
 
 
-def _tell_skipped(plan: Plan, bus: EventBus) -> None:
+def tell_skipped(plan: Plan, bus: EventBus) -> None:
+    """One line on files and folders that are left out, by reason."""
     skipped = {reason: count for reason, count in plan.skipped.items() if reason != REPEATED}  # of these the planning told
     if skipped:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items()))

@@ -19,10 +19,12 @@ from llm_training.config.data import Engine
 from llm_training.corpus import TEST, TRAIN, VALIDATION, Corpus, CorpusSettings, Document, Plan, SliceReader, make_plan
 from llm_training.errors import ConfigError, DataError
 from llm_training.events import EventBus, Notice, Progress
-from llm_training.jobs.clean_corpus import WORK_FOLDER, CleanedCorpus, CleaningPlan, clean_corpus
+from llm_training.jobs.clean_corpus import WORK_FOLDER, CleanedCorpus, CleaningPlan, clean_corpus, no_unused_work
 from llm_training.jobs.clean_slices import BadRecords, bad_lines
+from llm_training.jobs.contamination_tests import require_tests
 from llm_training.jobs.document_writer import FORMATS, DocumentWriter
 from llm_training.jobs.left_out import tell_replaced
+from llm_training.jobs.own_folder import refuse_source_as_output, removed_when_empty
 from llm_training.jobs.prepare_sources import open_held_out
 from llm_training.jobs.prepared_folder import PreparedFolder
 from llm_training.jobs.whole_documents import joined, with_whole_documents
@@ -167,8 +169,8 @@ def prepare(
         engine: where cleaning runs; everything else is done here.
 
     Raises:
-        ConfigError: settings out of range or contradicting.
-        DataError: no documents, bad ones in a strict reading, leaks, or too little text for the vocabulary.
+        ConfigError: settings out of range or contradicting, or an output folder that is a source.
+        DataError: no such source or test file, no documents, bad ones in a strict reading, leaks, or too little text for the vocabulary.
         LockedError, StorageError, IntegrityError, PeerError: see the rooms.
     """
     bus = bus or EventBus()
@@ -181,6 +183,8 @@ def prepare(
         workers=workers,
         given=tokenizer_files,
     )
+    refuse_source_as_output((*input, *validation_sources), Path(output))
+    require_tests(cleaning.tests if cleaning else ())
     settings = CorpusSettings(
         text_field=text_field,
         validation_fraction=validation_fraction,
@@ -192,7 +196,7 @@ def prepare(
     )
     corpus = open_held_out(input, validation_sources, settings)
     tokenizer = tokenizer_files.load() if tokenizer_files else None
-    with PreparedFolder(Path(output), format=format) as folder:
+    with removed_when_empty(Path(output)), PreparedFolder(Path(output), format=format) as folder, no_unused_work(Path(output)):
         folder.refuse_sources(file.path for file in corpus.files)
         plan = with_whole_documents(corpus, make_plan(corpus, notify=lambda line: bus.publish(Notice(message=line))))
         texts: PlainTexts | CleanedCorpus = PlainTexts(corpus, plan, bus)

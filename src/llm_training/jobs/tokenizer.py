@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_training.corpus import TRAIN, VALIDATION, CorpusSettings, Document, SliceReader, make_plan, open_corpus
+from llm_training.corpus import SKIP_BAD, TEXT_FIELD, TRAIN, VALIDATION, CorpusSettings, Document, SliceReader, make_plan, open_corpus
+from llm_training.corpus.sources.prepared import TOKENIZER_KIND, TOKENIZER_NAMES, TOKENIZER_REPORT, own_tokenizer_files
 from llm_training.errors import ConfigError, IntegrityError, StorageError
 from llm_training.events import EventBus, Notice, Progress
-from llm_training.storage.durable import json_bytes, make_directory, remove_file, write_bytes
+from llm_training.jobs.own_folder import refuse_source_as_output, removed_when_empty
+from llm_training.jobs.plan_files import tell_skipped
+from llm_training.storage.durable import json_bytes, remove_file, write_bytes
 from llm_training.storage.locks import FileLock
 from llm_training.storage.manifest import MANIFEST_NAME, read_manifest, write_manifest
 from llm_training.tokenizer import DEFAULT_PATTERN, Tokenizer, TokenizerReport, measure_tokenizer, require_trainable, train_tokenizer
 
 LOCK_NAME = ".tokenizer.lock"
-REPORT_FILE = "tokenizer_report.json"
+REPORT_FILE = TOKENIZER_REPORT
+# Files of tokenizers that this job does not write; beside its own they would make two tokenizers of one folder.
+_OTHER_NAMES = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "added_tokens.json")
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,8 @@ def train_tokenizer_job(
     The folder gets the tokenizer, ``tokenizer_report.json``, and last a manifest with their hashes.
 
     Raises:
-        ConfigError: no source, a vocabulary size out of range, or an unknown pattern.
+        ConfigError: no source, a vocabulary size out of range, an unknown pattern, a folder that is a source or holds
+            a tokenizer that this job did not write.
         DataError: no documents, bad ones in a strict reading, or too little text for the vocabulary.
         LockedError: another process trains to the same folder.
         StorageError: the disk refuses.
@@ -54,10 +61,12 @@ def train_tokenizer_job(
     require_trainable(vocab_size, pattern)
     bus = bus or EventBus()
     directory = Path(output)
-    make_directory(directory)
-    with FileLock(directory / LOCK_NAME, what=f"the tokenizer {output}"):
-        corpus = open_corpus(inputs, CorpusSettings(text_field=text_field, skip_bad=skip_bad))
+    refuse_source_as_output(inputs, directory)
+    with removed_when_empty(directory), FileLock(directory / LOCK_NAME, what=f"the tokenizer {output}"):
+        _require_own(directory)
+        corpus = open_corpus(inputs, CorpusSettings(text_field=text_field, skip_bad=skip_bad, flags=(SKIP_BAD, TEXT_FIELD)))
         plan = make_plan(corpus, notify=lambda line: bus.publish(Notice(message=line)))
+        tell_skipped(plan, bus)
         reader = SliceReader(corpus, plan)
         try:
             began = time.perf_counter()
@@ -77,6 +86,15 @@ def train_tokenizer_job(
             reader.close()
 
 
+def _require_own(directory: Path) -> None:
+    """Refuse a folder with another program's tokenizer: some of its files would stay beside the new ones."""
+    own = own_tokenizer_files(directory)
+    foreign = [name for name in (*TOKENIZER_NAMES, *_OTHER_NAMES) if name not in own and os.path.lexists(directory / name)]
+    if foreign:
+        what = f"the folder holds {foreign[0]}, which llm-train-tokenizer did not write"
+        raise ConfigError(what, where=str(directory), remedy="choose another --output")
+
+
 def _tell_replaced(tokenizer: Tokenizer, directory: Path, bus: EventBus) -> None:
     """Another tokenizer in the folder goes: what was encoded with it is read by it alone."""
     try:
@@ -92,9 +110,9 @@ def _save(tokenizer: Tokenizer, report: TokenizerReport, directory: Path) -> Non
     """The manifest goes first and comes last: at no moment does it speak of other files than those that are there."""
     if (directory / MANIFEST_NAME).exists():
         remove_file(directory / MANIFEST_NAME)
-    files = {**tokenizer.files(), REPORT_FILE: json_bytes(report.to_json())}
+    files = {REPORT_FILE: json_bytes(report.to_json()), **tokenizer.files()}  # the report shows whose the others are
     records = {name: write_bytes(directory / name, content) for name, content in files.items()}
-    write_manifest(directory, records, extra={"kind": "tokenizer", "fingerprint": tokenizer.fingerprint})
+    write_manifest(directory, records, extra={"kind": TOKENIZER_KIND, "fingerprint": tokenizer.fingerprint})
 
 
 def _watched(documents: Iterator[Document], reader: SliceReader, total: int, bus: EventBus) -> Iterator[Document]:

@@ -40,7 +40,7 @@ def wanted_columns(schema: pa.Schema, text_field: str, shown: object) -> list[st
     """The text and the columns of short values; what is nested or binary is not read. Raises DataError without a text."""
     if text_field not in schema.names:
         names = ", ".join(schema.names[:_MAX_NAMED_COLUMNS])
-        raise DataError(f"no column {text_field!r} (columns: {names})", where=str(shown), remedy="name it with data.text_field")
+        raise DataError(f"no column {text_field!r} (columns: {names})", where=str(shown), remedy="name it with --text-field")
     return [field.name for field in schema if field.name == text_field or _is_short(field.type)]
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from llm_training.corpus.sources.decoding import NOT_REPLACED, decode, first_bad_byte
 from llm_training.corpus.sources.jsonl import record_of_value
-from llm_training.corpus.sources.record import NEVER_CLOSED, Cut, LimitedFormat, Limits, Record, too_long
+from llm_training.corpus.sources.record import NEVER_CLOSED, UNDECODABLE, Cut, LimitedFormat, Limits, Record, too_long
 from llm_training.corpus.streams import ByteStream, place_in_words
 from llm_training.errors import DataError
 
@@ -132,11 +132,17 @@ def _read_header(lines: Sequence[bytes], limits: Limits, shown: object) -> _Head
     for delimiter in _DELIMITERS:
         row = next(_rows(lines, delimiter, limits, lambda _: str(shown), is_start=True), _Row([], "", b""))
         found = [_decode(name) for name in row.fields]
+        if found.count(limits.text_field) > 1:
+            what = f"{found.count(limits.text_field)} columns are called {limits.text_field!r}"
+            raise DataError(what, where=str(shown), remedy="rename all but the one that holds the text")
         if limits.text_field in found:
             return _Header(found, delimiter, len(row.data))
         names = names or found
+    if not names:
+        what = "the first row, which names the columns, is blank" if lines else "the file is empty"
+        raise DataError(what, where=str(shown), remedy="give a file of rows, the first with the names of their columns")
     shown_names = ", ".join(" ".join(name.split()) for name in names[:8])[:200]
-    raise DataError(f"no column {limits.text_field!r} (columns: {shown_names})", where=str(shown), remedy="name it with data.text_field")
+    raise DataError(f"no column {limits.text_field!r} (columns: {shown_names})", where=str(shown), remedy="name it with --text-field")
 
 
 def _head_lines(lines: Iterable[bytes]) -> list[bytes]:
@@ -257,7 +263,7 @@ def _record(row: _Row, names: list[str], position: int, offset: int, limits: Lim
         found = [decode(field.encode("latin-1"), replaces=limits.replaces_bad_bytes) for field in row.fields]
     except UnicodeDecodeError as error:
         offset += first_bad_byte(row.data)
-        return Record(position, offset, reason="undecodable", detail=f"not valid utf-8: {error.reason}")
+        return Record(position, offset, reason=UNDECODABLE, detail=f"not valid utf-8: {error.reason}")
     record = record_of_value(dict(zip(names, (value for value, _ in found), strict=True)), position, offset, limits.text_field)
     if any(bad != NOT_REPLACED for _, bad in found):
         record.replaced_at = offset + first_bad_byte(row.data)

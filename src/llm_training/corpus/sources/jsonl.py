@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import orjson
 
 from llm_training.corpus.sources.decoding import NOT_REPLACED, decode
-from llm_training.corpus.sources.record import Cut, LimitedFormat, Limits, Record, too_long
+from llm_training.corpus.sources.record import MISSING_TEXT, UNDECODABLE, Cut, LimitedFormat, Limits, Record, too_long
 from llm_training.corpus.streams import ByteStream
 
 _SKIP_BYTES = 1 << 20
@@ -38,7 +38,7 @@ def _parse_leniently(raw: bytes, position: int, offset: int, limits: Limits, mes
         text, bad = decode(raw, replaces=limits.replaces_bad_bytes)
         value = json.loads(text)
     except UnicodeDecodeError as error:
-        return Record(position, offset + error.start, reason="undecodable", detail=f"not valid utf-8: {error.reason}")
+        return Record(position, offset + error.start, reason=UNDECODABLE, detail=f"not valid utf-8: {error.reason}")
     except (ValueError, RecursionError) as error:
         is_of_bytes = isinstance(error, json.JSONDecodeError) and "UTF-8" in message  # replaced, and wrong all the same
         return Record(position, offset, reason="invalid json", detail=str(error) if is_of_bytes else message)
@@ -59,7 +59,7 @@ def record_of_value(value: object, position: int, offset: int, text_field: str) 
         return Record(position, offset, reason="not an object", detail=f"a record must be a JSON object, met {type(value).__name__}")
     if text_field not in value:
         return Record(
-            position, offset, reason="missing text", detail=f"no field {text_field!r} (fields: {', '.join(map(str, list(value)[:8]))})"
+            position, offset, reason=MISSING_TEXT, detail=f"no field {text_field!r} (fields: {', '.join(map(str, list(value)[:8]))})"
         )
     text = value[text_field]
     if not isinstance(text, str):

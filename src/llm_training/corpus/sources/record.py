@@ -14,6 +14,7 @@ HARMLESS_REASONS = frozenset({"blank line", "empty text", "not a page"})
 
 # Once in a file at most, so there is time to count the lines before it.
 NEVER_CLOSED = "quote never closed"
+UNDECODABLE, MISSING_TEXT = "undecodable", "missing text"
 
 
 class Cut(NamedTuple):

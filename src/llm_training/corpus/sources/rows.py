@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from llm_training.corpus.sources.decoding import NOT_REPLACED, decode
 from llm_training.corpus.sources.jsonl import record_of_value
-from llm_training.corpus.sources.record import Cut, Limits, Record, too_long
+from llm_training.corpus.sources.record import UNDECODABLE, Cut, Limits, Record, too_long
 
 Row = Mapping[str, Any]
 
@@ -98,7 +98,7 @@ def _record(row: Row, text: bytes, position: int, offset: int, limits: Limits) -
     bad = NOT_REPLACED
     if isinstance(row.get(limits.text_field), bytes):
         if not limits.replaces_bad_bytes:
-            return Record(position, offset, reason="undecodable", detail="not valid utf-8")
+            return Record(position, offset, reason=UNDECODABLE, detail="not valid utf-8")
         replaced, bad = decode(text, replaces=True)
         row = {**row, limits.text_field: replaced}
     record = record_of_value(row, position, offset, limits.text_field)

@@ -13,7 +13,7 @@ import tokenize
 from collections.abc import Callable, Iterator
 
 from llm_training.corpus.sources.decoding import NOT_REPLACED, decode, first_bad_byte
-from llm_training.corpus.sources.record import Cut, LimitedFormat, Limits, Record
+from llm_training.corpus.sources.record import UNDECODABLE, Cut, LimitedFormat, Limits, Record
 from llm_training.corpus.streams import ByteStream
 
 EncodingOf = Callable[[bytes], str]
@@ -93,7 +93,7 @@ class TextFormat(LimitedFormat):
         except SyntaxError as error:
             if _is_unknown(error) or not limits.replaces_bad_bytes:
                 offset = 0 if _is_unknown(error) else first_bad_byte(data)
-                yield Record(first, offset=offset, reason="undecodable", detail=str(error.msg))
+                yield Record(first, offset=offset, reason=UNDECODABLE, detail=str(error.msg))
                 return
             encoding = "utf-8"
         body = data.removeprefix(codecs.BOM_UTF8) if not head else data
@@ -103,10 +103,10 @@ class TextFormat(LimitedFormat):
             if encoding != "utf-8":
                 text.encode()  # some codecs make halves of surrogate pairs
         except UnicodeDecodeError as error:
-            yield Record(first, offset=error.start + mark_bytes, reason="undecodable", detail=f"not valid {encoding}: {error.reason}")
+            yield Record(first, offset=error.start + mark_bytes, reason=UNDECODABLE, detail=f"not valid {encoding}: {error.reason}")
             return
         except (LookupError, ValueError) as error:
-            yield Record(first, reason="undecodable", detail=f"{encoding} gives no text: {_reason(error)}")
+            yield Record(first, reason=UNDECODABLE, detail=f"{encoding} gives no text: {_reason(error)}")
             return
         replaced_at = bad if bad == NOT_REPLACED else bad + mark_bytes
         yield Record(first, text=text, reason="" if text.strip() else "empty text", replaced_at=replaced_at)

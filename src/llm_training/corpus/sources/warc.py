@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from llm_training.corpus.sources.decoding import NOT_REPLACED, decode
-from llm_training.corpus.sources.record import Cut, Limits, Record, too_long
+from llm_training.corpus.sources.record import UNDECODABLE, Cut, Limits, Record, too_long
 from llm_training.corpus.streams import ByteStream
 from llm_training.errors import ConfigError, DataError
 from llm_training.pages import extract_page
@@ -106,6 +106,8 @@ class WarcFormat:
 def _is_page(head: _Head, content: bytes) -> bool:
     """Whether a record whose content begins so is one that is read, by what its headers say."""
     kind = head.fields.get("warc-type", "").lower()
+    if _is_about_the_archive(head):
+        return False
     if kind == "conversion":
         return True
     if kind == "response":
@@ -113,6 +115,11 @@ def _is_page(head: _Head, content: bytes) -> bool:
         fields = {name.strip().lower(): value for name, _, value in (line.partition(":") for line in lines)}
         return status.split()[1:2] == [_HTTP_OK] and _type_of(fields.get("content-type", "")) in _PAGE_TYPES
     return kind == "resource" and _type_of(head.fields.get("content-type", "")) in _PAGE_TYPES
+
+
+def _is_about_the_archive(head: _Head) -> bool:
+    """A resource that the program which made the archive adds about itself: its log, its arguments (Wget's ``metadata://``)."""
+    return head.fields.get("warc-target-uri", "").lstrip("<").lower().startswith("metadata:")
 
 
 def _type_of(content_type: str) -> str:
@@ -171,7 +178,7 @@ def _oversized(stream: ByteStream, position: int, head: _Head) -> Cut:
 
 def _record(head: _Head, raw: bytes, content: bytes, limits: Limits) -> Record:
     read = _READERS.get(head.fields.get("warc-type", "").lower())
-    if read is None:
+    if read is None or _is_about_the_archive(head):
         return Record(0, reason=_NOT_A_PAGE)
     return read(head, raw, content, limits)
 
@@ -183,7 +190,7 @@ def _read_conversion(head: _Head, _raw: bytes, content: bytes, limits: Limits) -
     try:
         text, bad = decode(content, replaces=limits.replaces_bad_bytes)
     except UnicodeDecodeError as error:
-        return Record(0, head.num_bytes + error.start, reason="undecodable", detail=f"not valid utf-8: {error.reason}")
+        return Record(0, head.num_bytes + error.start, reason=UNDECODABLE, detail=f"not valid utf-8: {error.reason}")
     record = _text_record(head, text, "text/plain")
     record.replaced_at = bad if bad == NOT_REPLACED else head.num_bytes + bad
     return record
