@@ -19,6 +19,7 @@ from llm_training.corpus.sources import connector, files, hub, remote, stdlib
 from llm_training.corpus.sources.kinds import HUB_KIND, SourceFile
 from llm_training.corpus.split import assign_named_splits
 from llm_training.errors import ConfigError
+from llm_training.storage.home import expanded
 from llm_training.storage.runs import safe_name
 
 STDLIB = "stdlib:"
@@ -144,7 +145,7 @@ def _pattern(uri: str) -> PurePath | None:
         address = urlsplit(uri)
         return PurePosixPath(f"{address.netloc}{address.path}") if remote.is_remote_glob(uri) else None
     rest = uri.removeprefix(TOKEN_IDS)
-    return Path(rest).expanduser().absolute() if files.is_glob(rest) else None
+    return expanded(rest).absolute() if files.is_glob(rest) else None
 
 
 def _with_splits(uri: str, found: list[SourceFile]) -> list[SourceFile]:
@@ -213,6 +214,6 @@ def _identity(uri: str, home: Path | None = None) -> str:
     rest = uri.removeprefix(scheme)
     if scheme == hub.SCHEME and not Path(rest).exists():
         return uri
-    path = Path(rest).expanduser().resolve()
+    path = expanded(rest).resolve()
     is_inside = home is not None and path.is_relative_to(home.resolve())
     return f"{scheme}{path.relative_to(home.resolve()) if home and is_inside else path}"

@@ -32,6 +32,7 @@ from llm_training.jobs.clean_slices import SPLIT_ORDER, BadRecords, CleanSlices,
 from llm_training.runtime.device import usable_cores
 from llm_training.storage.durable import make_directory, remove_tree, write_json
 from llm_training.storage.faults import crash_point
+from llm_training.storage.home import expanded
 from llm_training.storage.reading import hash_file, read_bytes, read_json
 
 DUPLICATES, NEAR_DUPLICATES = "duplicates", "near_duplicates"
@@ -260,7 +261,7 @@ def _working_folder(output: Path, corpus: Corpus, plan: Plan, what: CleaningPlan
         "plan": plan.to_json(),
         "skip_bad": corpus.settings.skip_bad,
         "what": plain_values(asdict(what)),
-        "tests": [hash_file(Path(path).expanduser()).digest for path in what.tests],
+        "tests": [hash_file(expanded(path)).digest for path in what.tests],
         "keeps_dropped": keeps_dropped,
     }
     key = digest(made_from)

@@ -6,12 +6,12 @@ A JSON file may hold items of any form: every string in it counts as a text. Of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import orjson
 
 from llm_training.corpus.streams import ByteStream, compression_of
 from llm_training.errors import DataError
+from llm_training.storage.home import expanded
 
 _BLOCK_BYTES = 1 << 20
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
@@ -20,7 +20,7 @@ _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 def require_tests(paths: Sequence[str]) -> None:
     """Raise DataError for a path that is no file, before anything is read."""
     for name in paths:
-        path = Path(name).expanduser()
+        path = expanded(name)
         if not path.exists():
             raise DataError("no such file of tests", where=name, remedy="check the path given to --decontaminate")
         if not path.is_file():
@@ -30,7 +30,7 @@ def require_tests(paths: Sequence[str]) -> None:
 def texts_of_tests(paths: Sequence[str]) -> Iterator[str]:
     """All texts of the files, compressed or not. Raises DataError, StorageError."""
     for name in paths:
-        path = Path(name).expanduser()
+        path = expanded(name)
         stream = ByteStream(path)
         try:
             text = b"".join(iter(lambda: stream.read(_BLOCK_BYTES), b"")).decode("utf-8-sig", errors="replace")  # noqa: B023 - read at once

@@ -19,6 +19,7 @@ from llm_training.corpus import Corpus, CorpusSettings, Document, Plan, ReadRepo
 from llm_training.errors import ConfigError, DataError, IntegrityError
 from llm_training.events import EventBus, Notice, Progress
 from llm_training.jobs.dropped_documents import READ_STEP
+from llm_training.storage.home import expanded
 from llm_training.storage.reading import read_json
 from llm_training.tokenizer import Tokenizer, load_tokenizer
 
@@ -166,7 +167,7 @@ def dropped_before(inputs: Sequence[str]) -> Counter[str]:
 
 def _home(inputs: Sequence[str]) -> Path | None:
     """The prepared folder that the data is, or lies in."""
-    places = {Path(uri).expanduser() for uri in inputs}
+    places = {expanded(uri) for uri in inputs}
     folders = {place if place.is_dir() else place.parent for place in places}
     if len(folders) != 1:
         return None

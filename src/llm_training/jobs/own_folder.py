@@ -8,13 +8,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llm_training.errors import ConfigError
+from llm_training.storage.home import expanded
 
 
 def refuse_source_as_output(sources: Sequence[str], output: Path) -> None:
     """Raise ConfigError when the output folder is one of the sources: what is written would be text of the next reading."""
     folder = os.path.realpath(output)
     for source in sources:
-        if os.path.realpath(os.path.expanduser(source)) == folder:  # noqa: PTH111 - goes through links in a circle, too
+        if os.path.realpath(expanded(source)) == folder:
             raise ConfigError(f"the source {source} is the output folder", where="--output", remedy="choose another --output")
 
 

@@ -23,6 +23,7 @@ from llm_training.config.cache import CacheConfig
 from llm_training.corpus import Plan
 from llm_training.errors import ConfigError
 from llm_training.storage.durable import make_directory
+from llm_training.storage.home import expanded
 from llm_training.storage.remote import RemoteFolder, is_remote
 from llm_training.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -69,7 +70,7 @@ def open_remote_cache(config: CacheConfig) -> RemoteCache:
     remote = RemoteFolder(config.dir)
     if config.growth == "live":
         raise ConfigError("cache.growth: live needs a local cache", where=remote.url, remedy="use growth: resume")
-    place = Path(config.local_copy_dir).expanduser() / hashlib.sha256(remote.url.encode()).hexdigest()[:16]
+    place = expanded(config.local_copy_dir) / hashlib.sha256(remote.url.encode()).hexdigest()[:16]
     make_directory(place)
     return RemoteCache(RemoteCopy(remote, place, config.local_copy_bytes))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -36,6 +35,7 @@ from llm_training.model.transformer import Transformer
 from llm_training.monitoring.throughput import Throughput, mfu_fraction
 from llm_training.runtime.device import Device, Precision
 from llm_training.storage.append import JsonlAppender, read_jsonl
+from llm_training.storage.home import in_home
 from llm_training.training.build import build_optimizer, build_stepper
 from llm_training.training.compiling import choose_compile
 from llm_training.training.decisions import Decisions
@@ -67,7 +67,7 @@ HELD_FIELDS = {
     "evaluation.max_tokens",
 }
 LENGTH_FIELDS = {"training.max_steps", "training.max_tokens", "training.num_epochs"}
-COMPILER_CACHE = Path("~/.cache/llm-training/compiler").expanduser()
+COMPILER_CACHE = in_home(".cache", "llm-training", "compiler")
 
 
 class OpenedSession:

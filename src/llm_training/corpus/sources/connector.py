@@ -24,6 +24,7 @@ from llm_training.corpus.document import CorpusSettings
 from llm_training.corpus.sources.kinds import CONNECTOR_KIND, SourceFile
 from llm_training.corpus.sources.rows import Row
 from llm_training.errors import ConfigError, DataError, LlmTrainingError, StorageError
+from llm_training.storage.home import expanded
 
 SCHEME = "connector:"
 T = TypeVar("T")
@@ -106,7 +107,7 @@ def load_class(rest: str) -> type[DataSourceConnector]:
 def _module(name: str) -> Any:
     if not name.endswith(".py"):
         return importlib.import_module(name)
-    path = Path(name).expanduser().resolve()
+    path = expanded(name).resolve()
     key = f"llm_training_connector_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if key in sys.modules:
         return sys.modules[key]

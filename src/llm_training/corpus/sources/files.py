@@ -20,6 +20,7 @@ from llm_training.corpus.document import CorpusSettings
 from llm_training.corpus.sources.kinds import TOKEN_ID_KIND, SourceFile, kind_of, sniff_json
 from llm_training.corpus.sources.prepared import own_files, prepared_documents
 from llm_training.errors import DataError, StorageError
+from llm_training.storage.home import expanded
 from llm_training.storage.oserrors import to_storage_error
 
 KNOWN_FILES = ".txt .md .py .jsonl .json .csv .parquet .arrow .warc or .wet"
@@ -44,7 +45,7 @@ def find_files(pattern: str, settings: CorpusSettings, skipped: Counter[str], *,
         IntegrityError: the folder is a preparation that was not finished.
         StorageError: no permission.
     """
-    path = Path(pattern).expanduser()
+    path = expanded(pattern)
     _require_utf8(os.path.realpath(path), shown=pattern)
     if path.is_dir():
         root = path.resolve().name
@@ -82,7 +83,7 @@ def _remedy(pattern: str) -> str:
 
 def is_glob(pattern: str) -> bool:
     """True for a pattern that is not the name of something that is there."""
-    return glob.has_magic(pattern) and not os.path.lexists(Path(pattern).expanduser())
+    return glob.has_magic(pattern) and not os.path.lexists(expanded(pattern))
 
 
 def fixed_part(pattern: PurePath) -> PurePath:

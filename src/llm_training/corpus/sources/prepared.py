@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llm_training.errors import IntegrityError
+from llm_training.storage.home import expanded
 from llm_training.storage.manifest import MANIFEST_NAME, Manifest, read_manifest
 
 PREPARED_KIND, TOKENIZER_KIND = "prepared data", "tokenizer"
@@ -38,7 +39,7 @@ def prepared_documents(folder: Path) -> frozenset[str] | None:
 
 def prepared_tokenizer(uris: Sequence[str]) -> Path | None:
     """The folder with the tokenizer of the sources, when they are one prepared folder. Raises as `prepared_documents`."""
-    if len(uris) != 1 or not (folder := Path(uris[0]).expanduser()).is_dir():
+    if len(uris) != 1 or not (folder := expanded(uris[0])).is_dir():
         return None
     return folder if _manifest_of(folder) is not None else None
 
