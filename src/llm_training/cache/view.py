@@ -135,6 +135,7 @@ def build_view(
     *,
     check_content: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    damaged: Callable[[str], None] | None = None,
 ) -> PackedView:
     """Plan the rows of every training chunk that has no current plan, and return the view.
 
@@ -145,6 +146,7 @@ def build_view(
         sequence_length, strategy: of the rows.
         check_content: read existing plans and replace the damaged (mode ``inverse``).
         progress: called with plans done and plans due.
+        damaged: told, in a line each, of the plans that ``check_content`` finds damaged.
 
     Raises:
         ConfigError: unknown strategy.
@@ -162,9 +164,12 @@ def build_view(
         view = _open_or_empty(directory, wanted)
         newest = ChunkStore.open(store.directory, store.files)
         chunks = newest.records[TRAIN]
-        view.records = {number: view.records[number] for number, chunk in chunks.items() if view.is_current(number, chunk)}
-        if check_content:
-            view.records = {number: record for number, record in view.records.items() if not view._fault(number)}
+        faults = {number: reason for number in sorted(view.records) if (reason := view._fault(number))} if check_content else {}
+        for reason in faults.values():
+            if damaged is not None:
+                damaged(reason)
+        current = (number for number, chunk in chunks.items() if view.is_current(number, chunk))
+        view.records = {number: view.records[number] for number in current if number not in faults}
         asked = store.records[TRAIN].keys() & chunks.keys()
         due = sorted(asked - view.records.keys())
         for done, number in enumerate(due, 1):

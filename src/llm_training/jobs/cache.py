@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -122,8 +121,10 @@ def build(
         chosen = "force_rebuild" if force_rebuild else mode
         result = datasets.build_cache(scanned, config, tokenizer, directory, identity, bus, stop, mode=chosen, max_chunks=max_chunks)
         store = ChunkStore.open(store_directory(cache, identity))
-        damaged = _damaged_plans(cache, store, choice.sequence_length, config.cache.packing_strategy) if mode == "inverse" else []
-        view = build_view(cache, store, choice.sequence_length, config.cache.packing_strategy, check_content=mode == "inverse")
+        damaged: list[str] = []
+        view = build_view(
+            cache, store, choice.sequence_length, config.cache.packing_strategy, check_content=mode == "inverse", damaged=damaged.append
+        )
         update_registry(cache)
         sent = _publish(config, store, tokenizer, scanned.plan, publish, bus) if publish else ""
     report = _report(store, view, result)
@@ -181,16 +182,6 @@ def _view_directories(cache: Path, dataset: str) -> list[Path]:
 
 def _damage(problems: Sequence[str]) -> str:
     return f"{plural(len(problems), 'part')} of the cache {'is' if len(problems) == 1 else 'are'} damaged: {'; '.join(problems)}"
-
-
-def _damaged_plans(cache: Path, store: ChunkStore, sequence_length: int, strategy: str) -> list[str]:
-    """What is wrong with the row plans of one view, as far as it can be opened at all."""
-    for directory in _view_directories(cache, store.settings.dataset):
-        with suppress(IntegrityError):
-            view = PackedView.open(directory)
-            if (view.settings.sequence_length, view.settings.strategy) == (sequence_length, strategy):
-                return view.problems()
-    return []
 
 
 def _require_whole(cache: Path, store: ChunkStore, sequence_length: int, strategy: str) -> PackedView | None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from llm_training.cache.ray_workers import in_ray
 from llm_training.cache.sealed import digest
 from llm_training.cache.workers import in_this_process, in_worker_processes
-from llm_training.cleaning import STEPS, CleaningSettings, Verdict
+from llm_training.cleaning import RULES_VERSION, STEPS, CleaningSettings, Verdict
 from llm_training.cleaning.duplicates import NONE, exact_duplicates, near_duplicates
 from llm_training.cleaning.shingles import NUM_BANDS, shingles
 from llm_training.cleaning.words import UInt64Array
@@ -257,7 +257,7 @@ def _run(job: CleanSlices, due: list[int], workers: int, engine: Engine, num_byt
 def _working_folder(output: Path, corpus: Corpus, plan: Plan, what: CleaningPlan, keeps_dropped: bool) -> Path:
     """The folder for exactly this work, with the slices of a killed run in it; of other work it is emptied."""
     made_from = {
-        "version": _VERSION,
+        "version": [_VERSION, RULES_VERSION],
         "plan": plan.to_json(),
         "skip_bad": corpus.settings.skip_bad,
         "what": plain_values(asdict(what)),
